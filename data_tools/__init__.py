@@ -1,0 +1,1 @@
+"""Text → tokens: readers, tokenizers, corpus curation and Megatron's indexed datasets. Knows nothing of torch."""

@@ -1,0 +1,259 @@
+"""`aquila data <verb>`: index, verify, train-tokenizer. Only typer is imported here, so that `--help` is
+instant.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console
+
+    from data_tools.indexing import IndexSummary
+
+# Exit codes. 1: the data or the machine stands in the way, what was done is kept. 2: it could not be begun as
+# asked.
+DATA_FAULT, USAGE_FAULT = 1, 2
+
+app = typer.Typer(
+    name="data",
+    help="Turn raw text into indexed tokens.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def _group() -> None:
+    pass
+
+
+Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        help="Files, directories or patterns: .jsonl, .json, .csv (also .gz, .zst), .parquet. In this order; "
+        "within a directory or pattern, by path.",
+        metavar="INPUT...",
+    ),
+]
+
+
+@app.command()
+def index(
+    inputs: Inputs,
+    tokenizer: Annotated[Path, typer.Option(help="Tokenizer directory or file.")],
+    output: Annotated[
+        Path, typer.Option(help="Path prefix: PREFIX.bin and PREFIX.idx are written.", metavar="PREFIX")
+    ],
+    text_key: Annotated[
+        list[str] | None,
+        typer.Option(help="Field that holds the text [text]. Given several times: joined by a line end."),
+    ] = None,
+    id_key: Annotated[str, typer.Option(help="Field that holds the id; it may be missing.")] = "id",
+    encoding: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Text encoding [utf-8], such as gb18030. Given several times: tried in turn on each line."
+        ),
+    ] = None,
+    eod: Annotated[
+        str | None,
+        typer.Option(help="Token that ends a document, where not the tokenizer's own.", metavar="TOKEN"),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes [one per core].")] = None,
+    max_line_mib: Annotated[int, typer.Option(min=1, help="Longer lines (MiB) go to quarantine.")] = 256,
+    max_bad_fraction: Annotated[
+        float, typer.Option(min=0, max=1, help="Publish nothing if more of the records than this are bad.")
+    ] = 0.1,
+    allow_truncated: Annotated[
+        bool, typer.Option("--allow-truncated", help="Index what a damaged file holds before the damage.")
+    ] = False,
+    progress: Annotated[bool, typer.Option("--progress/--no-progress", help="Bar, on a terminal.")] = True,
+) -> None:
+    """Encode documents into a Megatron dataset: PREFIX.bin, PREFIX.idx and PREFIX.manifest.json.
+
+    An end-of-document token follows each document. Bad records go to PREFIX.quarantine.jsonl with their
+    reason and place. After an interruption the same command goes on from the parts that were finished.
+    """
+    with _one_sentence():
+        import os
+
+        from data_tools.files import ReadOptions
+        from data_tools.indexing import build_index
+        from data_tools.inputs import InputError
+        from data_tools.shards import IndexOptions
+
+        try:
+            read = ReadOptions(tuple(encoding or ["utf-8"]), max_line_mib << 20)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        options = IndexOptions(tuple(text_key or ["text"]), id_key, read)
+        console = _console()
+        with _bar(console, progress and console.is_terminal) as on_progress:
+            summary = build_index(
+                inputs,
+                tokenizer,
+                output,
+                options,
+                eod=eod,
+                workers=workers or len(os.sched_getaffinity(0)),
+                max_bad_fraction=max_bad_fraction,
+                allow_truncated=allow_truncated,
+                on_progress=on_progress,
+            )
+        _print_summary(console, summary)
+
+
+@app.command()
+def verify(
+    prefix: Annotated[Path, typer.Argument(help="Path prefix of the dataset.", metavar="PREFIX")],
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="Also check that the dataset was made with this tokenizer.")
+    ] = None,
+    eod: Annotated[str | None, typer.Option(help="As given to index.", metavar="TOKEN")] = None,
+) -> None:
+    """Check a dataset: sizes, offsets, every id, every end of document, checksums, tokenizer."""
+    with _one_sentence():
+        from data_tools.tokenizers import load_tokenizer
+        from data_tools.verification import verify as verify_dataset
+
+        result = verify_dataset(prefix, load_tokenizer(tokenizer, eod=eod) if tokenizer else None)
+        for name in result.passed:
+            typer.echo(f"ok       {name}")
+        for name in result.skipped:
+            typer.echo(f"skipped  {name}")
+        for problem in result.problems:
+            typer.echo(f"WRONG    {problem}")
+        verdict = f"{len(result.problems)} problems" if result.problems else "sound"
+        typer.echo(f"{prefix}: {result.documents:,} documents, {result.tokens:,} tokens: {verdict}")
+        if result.problems:
+            raise typer.Exit(DATA_FAULT)
+
+
+@app.command()
+def train_tokenizer(
+    inputs: Inputs,
+    output: Annotated[Path, typer.Option(help="Directory to write; it must not exist.")],
+    vocab_size: Annotated[int, typer.Option(min=1, help="Number of ids, control tokens and bytes included.")],
+    model_type: Annotated[str, typer.Option(help="bpe or unigram.")] = "bpe",
+    text_key: Annotated[str, typer.Option(help="Field that holds the text.")] = "text",
+    character_coverage: Annotated[
+        float, typer.Option(help="Share of the characters that get a piece; the rest are spelt in bytes.")
+    ] = 0.9995,
+    max_sentences: Annotated[
+        int | None, typer.Option(min=1, help="Train on a random sample of this many lines [all].")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
+) -> None:
+    """Train a sentencepiece tokenizer on documents."""
+    with _one_sentence():
+        from data_tools.inputs import resolve_inputs
+        from data_tools.tokenizer_training import train_sentencepiece
+
+        manifest = train_sentencepiece(
+            resolve_inputs(inputs),
+            output,
+            vocab_size=vocab_size,
+            model_type=model_type,
+            text_key=text_key,
+            character_coverage=character_coverage,
+            max_sentences=max_sentences,
+            seed=seed,
+        )
+        counts = manifest["counts"]
+        typer.echo(f"{output}: {manifest['vocab_size']:,} ids from {counts['documents']:,} documents")
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    """Turn the errors that are meant for the user into one sentence on stderr and an exit code."""
+    from data_tools.indexed import IndexedDatasetError
+    from data_tools.indexing import IndexingError
+    from data_tools.inputs import InputError
+    from data_tools.manifest import ManifestError
+    from data_tools.pool import WorkerDiedError
+    from data_tools.tokenizers import TokenizerError
+
+    try:
+        yield
+    except (InputError, TokenizerError) as error:
+        _fail(str(error), USAGE_FAULT)
+    except (IndexingError, WorkerDiedError, IndexedDatasetError, ManifestError) as error:
+        _fail(str(error), DATA_FAULT)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}", DATA_FAULT)
+
+
+def _fail(sentence: str, code: int) -> None:
+    typer.echo(f"aquila data: {sentence}", err=True)
+    raise typer.Exit(code)
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _bar(console: "Console", wanted: bool) -> "Iterator[Callable[[int, int], None]]":
+    if not wanted:
+        yield lambda done, total: None
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress("[progress.description]{task.description}", *columns, console=console) as bar:
+        task = bar.add_task("indexing", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _print_summary(console: "Console", summary: "IndexSummary") -> None:
+    from rich.table import Table
+
+    from data_tools.indexing import quarantine_file
+
+    manifest, counts = summary.manifest, summary.manifest["counts"]
+    table = Table(show_header=False, title=f"{summary.prefix}.bin, .idx", title_justify="left")
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    rows: list[tuple[str, Any]] = [
+        ("documents", f"{counts['documents']:,}"),
+        ("tokens", f"{counts['tokens']:,} ({manifest['dtype']})"),
+        ("text", f"{counts['text_bytes']:,} bytes, {counts['characters']:,} characters"),
+    ]
+    if counts["blank"]:
+        rows.append(("blank lines", f"{counts['blank']:,}"))
+    rows += [(f"quarantined: {reason}", f"{number:,}") for reason, number in manifest["quarantined"].items()]
+    if counts["duplicate_ids"]:
+        rows.append(("repeated ids", f"{counts['duplicate_ids']:,}"))
+    empty = sum(1 for entry in manifest["inputs"] if not entry["bytes"])
+    rows.append(("files", f"{len(manifest['inputs']):,}" + (f", {empty:,} of them empty" if empty else "")))
+    rows += [
+        ("damaged", f"{entry['path']}: {entry['damage']}")
+        for entry in manifest["inputs"]
+        if "damage" in entry
+    ]
+    if summary.shards_reused:
+        rows.append(
+            ("shards", f"{summary.shards_done:,} done, {summary.shards_reused:,} kept from an earlier run")
+        )
+    rate = (
+        counts["text_bytes"] / 1e6 / summary.seconds
+        if summary.shards_done and not summary.shards_reused
+        else None
+    )
+    rows.append(("time", f"{summary.seconds:.1f} s" + (f", {rate:.1f} MB/s of text" if rate else "")))
+    for name, text in rows:
+        table.add_row(name, text)
+    console.print(table)
+    if manifest["quarantined"]:
+        console.print(f"bad records, with their places: {quarantine_file(summary.prefix)}")

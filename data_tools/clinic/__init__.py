@@ -1,0 +1,24 @@
+"""The sample world: a small synthetic bilingual (zh/en) clinic, for the demo, tests and benchmarks.
+
+Invented conditions with invented facts (`make_world`), told in many wordings as documents of two training stages
+(`documents`), beside text that is not medical (`general_documents`), and cloze questions on the facts (`questions`,
+scored through `continuations`). `write_clinic` puts it all on disk. Everything in it is synthetic; none of it is
+medicine.
+"""
+
+from data_tools.clinic.documents import documents
+from data_tools.clinic.general import general_documents
+from data_tools.clinic.questions import continuations, questions
+from data_tools.clinic.world import Condition, World, make_world
+from data_tools.clinic.write import write_clinic
+
+__all__ = [
+    "Condition",
+    "World",
+    "continuations",
+    "documents",
+    "general_documents",
+    "make_world",
+    "questions",
+    "write_clinic",
+]

@@ -1,0 +1,351 @@
+"""Documents → PREFIX.bin / PREFIX.idx: plan shards, encode those that are not done yet, join, publish.
+
+The output equals that of Megatron-LM's preprocess_data.py on the same documents in the same order, whatever
+the number of workers and shards. Killed at any moment, the next run takes up the shards that were finished.
+"""
+
+import fcntl
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from data_tools.indexed import bin_path, idx_path, merge, token_dtype
+from data_tools.inputs import InputError, resolve_inputs
+from data_tools.manifest import manifest_path, package_versions, read_manifest, write_manifest
+from data_tools.pool import Job, run_shards
+from data_tools.publish import atomic_path, fsync, remove_leftovers, sha256_file
+from data_tools.shards import (
+    COMPRESSIONS,
+    FORMAT_VERSION,
+    IndexOptions,
+    InputFile,
+    Shard,
+    ShardCounts,
+    file_format,
+    finished,
+    ids_path,
+    plan_shards,
+    quarantine_path,
+)
+from data_tools.tokenizers import Tokenizer, TokenizerError, load_tokenizer
+
+_SUMS = ("documents", "tokens", "characters", "text_bytes", "units", "blank")
+_DUPLICATE_BUCKET = 1 << 23  # ids looked at together: 64 MiB
+
+
+class IndexingError(RuntimeError):
+    """The run cannot be finished as asked. What was done so far is kept."""
+
+
+@dataclass(frozen=True)
+class IndexSummary:
+    """What a run did: the manifest it wrote, and what is true of this run only."""
+
+    prefix: Path
+    manifest: dict[str, Any]
+    seconds: float
+    shards_done: int
+    shards_reused: int
+
+
+def quarantine_file(prefix: Path) -> Path:
+    """Where the bad records of the dataset `prefix` go."""
+    return prefix.with_name(f"{prefix.name}.quarantine.jsonl")
+
+
+def work_directory(prefix: Path) -> Path:
+    """Where finished shards wait until all are done; removed in the end."""
+    return prefix.with_name(f"{prefix.name}.shards")
+
+
+def build_index(
+    inputs: Sequence[str],
+    tokenizer: Path,
+    prefix: Path,
+    options: IndexOptions,
+    *,
+    eod: str | None = None,
+    workers: int = 1,
+    max_bad_fraction: float = 0.1,
+    allow_truncated: bool = False,
+    shard_bytes: int | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> IndexSummary:
+    """Make the dataset `prefix` of the documents in `inputs`.
+
+    Args:
+        inputs: files, directories and patterns; `resolve_inputs` says in which order they are read.
+        tokenizer: directory or file; `eod` names its end-of-document token where the default is not meant.
+        max_bad_fraction: of the records; more than that in quarantine, and nothing is published.
+        allow_truncated: publish what a damaged file held before the damage.
+        on_progress: called with bytes done and bytes in all (on disk, the finished shards of a former run
+        included).
+
+    Raises:
+        InputError: it cannot be begun. IndexingError: it cannot be finished. WorkerDiedError. StorageError.
+    """
+    began = time.monotonic()
+    files = [InputFile.at(path) for path in resolve_inputs(inputs)]
+    encoder = _load(tokenizer, eod)
+    _check_output(prefix)
+    shards = plan_shards(files, options, f"{encoder.digest} {encoder.eod_id}", shard_bytes)
+    plan = sha256(" ".join([str(FORMAT_VERSION), *(shard.key for shard in shards)]).encode()).hexdigest()
+    directory = work_directory(prefix)
+    with _lock(directory, prefix):
+        present = _published(prefix, plan)
+        if present is not None:
+            _judge(present, prefix, max_bad_fraction, allow_truncated)
+            shutil.rmtree(directory)
+            return IndexSummary(prefix, present, time.monotonic() - began, 0, len(shards))
+        _clean(directory, prefix, shards)
+        done = {shard.key: counts for shard in shards if (counts := finished(shard, directory)) is not None}
+        todo = [shard for shard in shards if shard.key not in done]
+        before, total = (
+            sum(shard.weight for shard in shards if shard.key in done),
+            sum(s.weight for s in shards),
+        )
+        encoded, digests = run_shards(
+            Job(tokenizer, eod, options, directory),
+            encoder,
+            todo,
+            [file.path for file in files],
+            workers,
+            lambda current: on_progress(before + current, total),
+        )
+        done.update({shard.key: count for shard, count in zip(todo, encoded)})
+        results = [done[shard.key] for shard in shards]
+        _check_balance(files, shards, results)
+        manifest = _manifest(files, digests, shards, results, options, encoder, plan)
+        manifest["counts"]["duplicate_ids"] = count_duplicates(
+            [ids_path(s.output(directory)) for s in shards]
+        )
+        _publish_quarantine(prefix, shards, results, directory)
+        _judge(manifest, prefix, max_bad_fraction, allow_truncated)
+        _publish(prefix, [shard.output(directory) for shard in shards], manifest)
+        shutil.rmtree(directory)
+    return IndexSummary(prefix, manifest, time.monotonic() - began, len(todo), len(shards) - len(todo))
+
+
+def count_duplicates(paths: Sequence[Path]) -> int:
+    """How many ids (uint64 hashes in the files `paths`) were there before; memory is bounded by working in
+    buckets.
+    """
+    total = sum(path.stat().st_size for path in paths) // 8
+    buckets = -(-total // _DUPLICATE_BUCKET)
+    repeated = 0
+    for bucket in range(buckets):
+        parts = []
+        for path in paths:
+            ids = np.fromfile(path, np.uint64)
+            parts.append(ids[ids % np.uint64(buckets) == bucket])
+        ids = np.concatenate(parts)
+        repeated += len(ids) - len(np.unique(ids))
+    return repeated
+
+
+def _load(path: Path, eod: str | None) -> Tokenizer:
+    try:
+        return load_tokenizer(path, eod=eod)
+    except TokenizerError as error:
+        raise InputError(str(error)) from error
+
+
+def _check_output(prefix: Path) -> None:
+    if not prefix.parent.is_dir():
+        raise InputError(f"the output directory {prefix.parent} does not exist: make it first")
+    if not os.access(prefix.parent, os.W_OK | os.X_OK):
+        raise InputError(f"the output directory {prefix.parent} cannot be written to")
+    if prefix.is_dir() or not prefix.name:
+        raise InputError(
+            f"the output {prefix} is a directory: give a path prefix, such as {prefix / 'corpus'}"
+        )
+
+
+@contextmanager
+def _lock(directory: Path, prefix: Path) -> Iterator[None]:
+    directory.mkdir(exist_ok=True)
+    with (directory / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise IndexingError(
+                f"another run is writing {prefix} at this moment: wait for it, or end it"
+            ) from error
+        yield
+
+
+def _clean(directory: Path, prefix: Path, shards: Sequence[Shard]) -> None:
+    """Remove what killed runs left half written, and shards of other inputs, options or tokenizers."""
+    for path in (bin_path(prefix), idx_path(prefix), manifest_path(prefix), quarantine_file(prefix)):
+        remove_leftovers(path)
+    keys = {shard.key for shard in shards}
+    for path in directory.iterdir():
+        if path.name != "lock" and (path.suffix == ".tmp" or path.name.split(".")[0] not in keys):
+            path.unlink()
+
+
+def _published(prefix: Path, plan: str) -> dict[str, Any] | None:
+    """The manifest of a former run, if it did the same and its files have the sizes it says."""
+    manifest = read_manifest(manifest_path(prefix))
+    if manifest is None or manifest.get("plan") != plan:
+        return None
+    for path in (bin_path(prefix), idx_path(prefix)):
+        if not path.exists() or path.stat().st_size != manifest["files"][path.suffix[1:]]["bytes"]:
+            return None
+    return manifest
+
+
+def _check_balance(
+    files: Sequence[InputFile], shards: Sequence[Shard], results: Sequence[ShardCounts]
+) -> None:
+    """Every unit read is a document, blank or in quarantine, and the ranges of a file cover all of its bytes.
+
+    Raises:
+        IndexingError: a record got lost or was taken twice, or an input changed.
+    """
+    spans: Counter[int] = Counter()
+    for shard, counts in zip(shards, results):
+        spans[shard.file] += counts.span
+        if counts.balance():
+            raise IndexingError(f"{shard.path}: the counts are off by {counts.balance()}: please report this")
+    for number, file in enumerate(files):
+        if InputFile.at(file.path) != file:
+            raise IndexingError(f"{file.path} changed while it was read: run again once it is at rest")
+        plain = file_format(file.path) == "jsonl" and file.path.suffix not in COMPRESSIONS
+        if plain and spans[number] - file.size not in (0, 1):  # 1: the last line has no line end
+            raise IndexingError(
+                f"{file.path}: its lines cover {spans[number]:,} of {file.size:,} bytes: please report this"
+            )
+
+
+def _manifest(
+    files: Sequence[InputFile],
+    digests: Sequence[str],
+    shards: Sequence[Shard],
+    results: Sequence[ShardCounts],
+    options: IndexOptions,
+    tokenizer: Tokenizer,
+    plan: str,
+) -> dict[str, Any]:
+    inputs: list[dict[str, Any]] = [
+        {
+            "path": str(file.path),
+            "bytes": file.size,
+            "sha256": digest,
+            **dict.fromkeys(_SUMS, 0),
+            "quarantined": {},
+        }
+        for file, digest in zip(files, digests)
+    ]
+    for shard, counts in zip(shards, results):
+        entry = inputs[shard.file]
+        for name in _SUMS:
+            entry[name] += getattr(counts, name)
+        entry["quarantined"] = dict(Counter(entry["quarantined"]) + Counter(counts.quarantined))
+        if counts.damage:
+            entry["damage"] = counts.damage
+    quarantined: Counter[str] = Counter()
+    for entry in inputs:
+        quarantined.update(entry["quarantined"])
+    return {
+        "format": "megatron-indexed",
+        "version": FORMAT_VERSION,
+        "plan": plan,
+        "tokenizer": {
+            "name": tokenizer.name,
+            "kind": tokenizer.kind,
+            "digest": tokenizer.digest,
+            "vocab_size": tokenizer.vocab_size,
+            "eod_id": tokenizer.eod_id,
+        },
+        "options": asdict(options),
+        "dtype": token_dtype(tokenizer.vocab_size).name,
+        "counts": {
+            **{name: sum(entry[name] for entry in inputs) for name in _SUMS},
+            "quarantined": quarantined.total(),
+        },
+        "quarantined": dict(sorted(quarantined.items())),
+        "inputs": inputs,
+        "shards": len(shards),
+        "packages": package_versions(),
+    }
+
+
+def _judge(manifest: dict[str, Any], prefix: Path, max_bad_fraction: float, allow_truncated: bool) -> None:
+    """Decide whether what came out may be published.
+
+    Raises:
+        InputError: there is no document at all. IndexingError: damaged inputs, or too many bad records.
+    """
+    counts = manifest["counts"]
+    damaged = [entry for entry in manifest["inputs"] if "damage" in entry]
+    reasons = ", ".join(f"{number:,} {reason}" for reason, number in manifest["quarantined"].items())
+    if damaged and not allow_truncated:
+        more = f" (and {len(damaged) - 1} more damaged files)" if len(damaged) > 1 else ""
+        raise IndexingError(
+            f"{damaged[0]['path']}: {damaged[0]['damage']}; {damaged[0]['documents']:,} documents stand before"
+            f"{more}: get a whole copy, or give --allow-truncated to index what is there"
+        )
+    if not counts["documents"]:
+        why = (
+            f"all {counts['quarantined']:,} records are bad ({reasons})"
+            if reasons
+            else "the inputs are empty"
+        )
+        where = f": see {quarantine_file(prefix)}" if reasons else ""
+        raise InputError(f"no documents at all: {why}{where}")
+    records = counts["documents"] + counts["quarantined"]
+    fraction = counts["quarantined"] / records
+    if fraction > max_bad_fraction:
+        raise IndexingError(
+            f"{counts['quarantined']:,} of {records:,} records ({fraction:.1%}) are bad ({reasons}), more "
+            f"than the {max_bad_fraction:.1%} allowed: see {quarantine_file(prefix)}, mend them or raise "
+            "--max-bad-fraction"
+        )
+
+
+def _publish_quarantine(
+    prefix: Path, shards: Sequence[Shard], results: Sequence[ShardCounts], directory: Path
+) -> None:
+    """Join the shards' quarantines; only now are the lines before a shard known."""
+    target = quarantine_file(prefix)
+    if not any(counts.quarantined for counts in results):
+        target.unlink(missing_ok=True)
+        return
+    lines_before: Counter[int] = Counter()
+    with atomic_path(target) as temporary, temporary.open("wb") as joined:
+        for shard, counts in zip(shards, results):
+            with quarantine_path(shard.output(directory)).open("rb") as part:
+                for line in part:
+                    fault = orjson.loads(line)
+                    fault["line"] += lines_before[shard.file]
+                    joined.write(orjson.dumps(fault, option=orjson.OPT_APPEND_NEWLINE))
+            lines_before[shard.file] += counts.units
+
+
+def _publish(prefix: Path, parts: Sequence[Path], manifest: dict[str, Any]) -> None:
+    """Join the shards and write the manifest. Without .idx there is no dataset, so that goes first and comes
+    last.
+    """
+    manifest_path(prefix).unlink(missing_ok=True)
+    staged = work_directory(prefix) / "joined"
+    merge(parts, staged)
+    manifest["files"] = {
+        path.suffix[1:]: {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+        for path in (bin_path(staged), idx_path(staged))
+    }
+    idx_path(prefix).unlink(missing_ok=True)
+    bin_path(staged).replace(bin_path(prefix))
+    write_manifest(manifest_path(prefix), manifest)
+    idx_path(staged).replace(idx_path(prefix))
+    fsync(prefix.parent)

@@ -1,0 +1,62 @@
+"""The JSON file beside every artefact that says what it was made of, with what, and what came out."""
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from data_tools.publish import atomic_path
+
+_PACKAGES = (
+    "megatron-aquila",
+    "numpy",
+    "orjson",
+    "zstandard",
+    "pyarrow",
+    "tokenizers",
+    "sentencepiece",
+    "gigatoken",
+)
+
+
+class ManifestError(ValueError):
+    """A manifest that cannot be read."""
+
+
+def manifest_path(prefix: Path) -> Path:
+    """Where the manifest of the dataset `prefix` stands."""
+    return prefix.with_name(f"{prefix.name}.manifest.json")
+
+
+def write_manifest(path: Path, content: Mapping[str, Any]) -> None:
+    """Publish a manifest. It holds no times, so that equal artefacts have equal manifests.
+
+    Raises:
+        StorageError: no space left.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+
+def read_manifest(path: Path) -> dict[str, Any] | None:
+    """The manifest at `path`, or None if there is no such file.
+
+    Raises:
+        ManifestError: it is not a JSON object.
+    """
+    try:
+        content = orjson.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except orjson.JSONDecodeError as error:
+        raise ManifestError(f"{path} is not JSON ({error}): make the dataset again") from error
+    if not isinstance(content, dict):
+        raise ManifestError(f"{path} is not a manifest: it must hold a JSON object")
+    return content
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that decide the bytes of a token dataset."""
+    return {name: version(name) for name in _PACKAGES}

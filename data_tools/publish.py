@@ -1,0 +1,94 @@
+"""Publishing a file so that a reader finds either the whole of it or nothing: write beside, fsync, rename."""
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class StorageError(OSError):
+    """The disk is full, a quota is reached, or a place cannot be written to. One sentence, without errno."""
+
+
+@contextmanager
+def atomic_path(path: Path, *, sync: bool = True) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` when the block ends well, else remove it.
+
+    `sync=False` leaves out the two fsyncs, for files that carry a checksum and can be made again.
+
+    Raises:
+        StorageError: no space, quota reached or file too large, here or inside the block.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with storage_errors(path):
+            yield temporary
+            if sync:
+                fsync(temporary)
+            temporary.replace(path)
+            if sync:
+                fsync(path.parent)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn "no space left" and its kin, raised inside the block, into a StorageError that names `path`."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        if error.errno not in _NO_SPACE:
+            raise
+        raise StorageError(
+            f"cannot write {path}: {(error.strerror or 'no space').lower()}; what was half written "
+            "is removed: free some space or choose another disk, and run again"
+        ) from error
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the temporary files that a killed process left beside `path`. The caller holds the output's
+    lock.
+    """
+    for leftover in path.parent.glob(f"{_escape(path.name)}.*.tmp"):
+        leftover.unlink(missing_ok=True)
+
+
+def require_space(directory: Path, size: int) -> None:
+    """Refuse early when `directory` has not `size` bytes free.
+
+    Raises:
+        StorageError: too little space.
+    """
+    free = shutil.disk_usage(directory).free
+    if free < size:
+        raise StorageError(
+            f"{directory} has {free:,} bytes free and {size:,} are needed: free some space first"
+        )
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file as hex, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fsync(path: Path) -> None:
+    """Flush a file, or the names in a directory, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _escape(name: str) -> str:
+    return "".join(f"[{character}]" if character in "*?[" else character for character in name)

@@ -1,0 +1,301 @@
+"""One shard of an indexing run: which bytes it covers, how they become tokens, and how it is committed.
+
+A shard is a byte range of a plain .jsonl file, or a whole file of any other kind. Its key is a digest of
+everything that its output depends on, and names its files; a shard whose marker is there and sound is never
+done twice.
+"""
+
+import hashlib
+import math
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import orjson
+import xxhash
+
+from data_tools.files import COMPRESSIONS, FileReader, ReadOptions, file_format
+from data_tools.indexed import IndexedWriter, bin_path, idx_path, token_dtype
+from data_tools.publish import atomic_path
+from data_tools.quarantine import Fault, Quarantine
+from data_tools.records import RecordError, record_id, record_text
+from data_tools.tokenizers import Tokenizer
+
+FORMAT_VERSION = 1
+LONG_DOCUMENT = 4 << 20  # characters; longer ones are encoded in pieces
+_BATCH_CHARACTERS = 1 << 20
+_BATCH_DOCUMENTS = 4096
+_MIN_SHARD, _MAX_SHARD, _SHARDS_PER_FILE = 4 << 20, 64 << 20, 64
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """An input as the run saw it first; a later change of size or time is found."""
+
+    path: Path
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def at(cls, path: Path) -> "InputFile":
+        """The file as it is now.
+
+        Raises:
+            ValueError: a suffix that is not read. FileNotFoundError.
+        """
+        file_format(path)
+        status = path.stat()
+        return cls(path, status.st_size, status.st_mtime_ns)
+
+
+@dataclass(frozen=True)
+class IndexOptions:
+    """What decides the tokens, apart from the inputs and the tokenizer."""
+
+    text_keys: tuple[str, ...] = ("text",)
+    id_key: str = "id"
+    read: ReadOptions = field(default_factory=ReadOptions)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """`end` is None for a whole file. `weight`: bytes on disk, for progress."""
+
+    file: int
+    path: Path
+    start: int
+    end: int | None
+    weight: int
+    key: str
+
+    def output(self, directory: Path) -> Path:
+        """The prefix of the shard's files."""
+        return directory / self.key
+
+
+@dataclass
+class ShardCounts:
+    """What a shard took in and gave out: units = documents + blank + quarantined."""
+
+    documents: int = 0
+    tokens: int = 0
+    characters: int = 0
+    text_bytes: int = 0
+    units: int = 0
+    blank: int = 0
+    span: int = 0
+    quarantined: dict[str, int] = field(default_factory=dict)
+    damage: str | None = None
+
+    def balance(self) -> int:
+        """Zero, unless a record was lost or counted twice."""
+        return self.units - self.documents - self.blank - sum(self.quarantined.values())
+
+
+def plan_shards(
+    files: Sequence[InputFile], options: IndexOptions, tokenizer_digest: str, shard_bytes: int | None = None
+) -> list[Shard]:
+    """The shards of a run, in document order. They depend on the inputs alone, not on the number of workers.
+
+    Args:
+        shard_bytes: size of a byte range; left out, a 64th of the file, within 4 to 64 MiB.
+    """
+    shards = []
+    for number, file in enumerate(files):
+        plain = file_format(file.path) == "jsonl" and file.path.suffix not in COMPRESSIONS
+        size = shard_bytes or min(max(file.size // _SHARDS_PER_FILE, _MIN_SHARD), _MAX_SHARD)
+        count = max(1, math.ceil(file.size / size)) if plain else 1
+        for index in range(count):
+            start, end = (index * size, min((index + 1) * size, file.size)) if plain else (0, None)
+            weight = file.size if end is None else end - start
+            identity = {
+                "version": FORMAT_VERSION,
+                "input": [str(file.path.absolute()), file.size, file.mtime_ns, start, end],
+                "tokenizer": tokenizer_digest,
+                "options": asdict(options),
+            }
+            key = hashlib.sha256(orjson.dumps(identity, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
+            shards.append(Shard(number, file.path, start, end, weight, key))
+    return shards
+
+
+def marker_path(output: Path) -> Path:
+    """The file whose presence says that the shard is done."""
+    return output.with_name(f"{output.name}.json")
+
+
+def ids_path(output: Path) -> Path:
+    """64-bit hashes (uint64) of the ids the shard's documents brought along, in order."""
+    return output.with_name(f"{output.name}.ids")
+
+
+def quarantine_path(output: Path) -> Path:
+    """The shard's bad records; lines are counted from the shard's first."""
+    return output.with_name(f"{output.name}.quarantine.jsonl")
+
+
+def finished(shard: Shard, directory: Path) -> ShardCounts | None:
+    """The counts of a shard that is done and whose files are whole, else None."""
+    output = shard.output(directory)
+    try:
+        marker = orjson.loads(marker_path(output).read_bytes())
+    except (FileNotFoundError, orjson.JSONDecodeError):
+        return None
+    for name, checksum in marker["files"].items():
+        path = directory / name
+        if not path.exists() or _checksum(path) != checksum:
+            return None
+    return ShardCounts(**marker["counts"])
+
+
+def encode_shard(
+    shard: Shard,
+    options: IndexOptions,
+    tokenizer: Tokenizer,
+    directory: Path,
+    report: Callable[[int], None],
+) -> ShardCounts:
+    """Read, encode, write and commit one shard; the marker goes last.
+
+    Args:
+        report: called now and then with the bytes of the shard that are done.
+
+    Raises:
+        StorageError: no space left. OSError: the input cannot be read.
+    """
+    output = shard.output(directory)
+    columns = (*options.text_keys, options.id_key)
+    reader = FileReader(shard.path, options.read, start=shard.start, end=shard.end, columns=columns)
+    dtype = token_dtype(tokenizer.vocab_size)
+    with (
+        atomic_path(quarantine_path(output), sync=False) as bad_path,
+        Quarantine(bad_path) as quarantine,
+        IndexedWriter(output, dtype, sync=False) as writer,
+    ):
+        batches = _Batches(tokenizer, writer, quarantine, str(shard.path))
+        for item in reader:
+            if isinstance(item, Fault):
+                quarantine.add(str(shard.path), item)
+                continue
+            try:
+                text = record_text(item.value, options.text_keys)
+                name = record_id(item.value, options.id_key)
+            except RecordError as error:
+                fault = Fault(item.line, item.offset, error.reason, error.detail, item.head)
+                quarantine.add(str(shard.path), fault)
+                continue
+            written = batches.add(_Item(text, name, item.line, item.offset, item.head))
+            del item, text  # or a huge document would be held while the next one is read
+            if written:
+                report(min(reader.consumed, shard.weight))
+        batches.flush()
+        bad_path.touch()
+    with atomic_path(ids_path(output), sync=False) as temporary:
+        temporary.write_bytes(batches.ids.tobytes())
+    counts = batches.counts
+    counts.units, counts.blank, counts.span, counts.damage = (
+        reader.units,
+        reader.blank,
+        reader.span,
+        reader.damage,
+    )
+    counts.quarantined = dict(sorted(quarantine.reasons.items()))
+    files = (bin_path(output), idx_path(output), ids_path(output), quarantine_path(output))
+    marker: dict[str, Any] = {
+        "counts": asdict(counts),
+        "files": {path.name: _checksum(path) for path in files},
+    }
+    with atomic_path(marker_path(output), sync=False) as temporary:
+        temporary.write_bytes(orjson.dumps(marker))
+    report(shard.weight)
+    return counts
+
+
+class _Item(NamedTuple):
+    """A text with the id it brought along, and its place for the quarantine."""
+
+    text: str
+    name: str | None
+    line: int
+    offset: int
+    head: bytes
+
+
+class _Batches:
+    """Gathers texts, encodes them together, and writes them with an end-of-document id after each."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, writer: IndexedWriter, quarantine: Quarantine, file: str
+    ) -> None:
+        self.counts = ShardCounts()
+        self.ids = array("Q")
+        self._tokenizer = tokenizer
+        self._writer = writer
+        self._quarantine = quarantine
+        self._file = file
+        self._eod = np.array([tokenizer.eod_id], np.int32)
+        self._items: list[_Item] = []
+        self._characters = 0
+
+    def add(self, item: _Item) -> bool:
+        """Take one text; True when something was written."""
+        if len(item.text) > LONG_DOCUMENT:
+            self.flush()
+            self._write([self._tokenizer.encode_long(item.text)], [item])
+            return True
+        self._items.append(item)
+        self._characters += len(item.text)
+        if self._characters < _BATCH_CHARACTERS and len(self._items) < _BATCH_DOCUMENTS:
+            return False
+        self.flush()
+        return True
+
+    def flush(self) -> None:
+        """Encode and write what is gathered."""
+        if self._items:
+            self._write(self._tokenizer.encode_batch([item.text for item in self._items]), self._items)
+        self._items, self._characters = [], 0
+
+    def _write(self, encoded: list[np.ndarray], items: list[_Item]) -> None:
+        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
+        if not lengths.all():  # such as a lone zero-width space, which some tokenizers drop
+            for empty in (items[i] for i in np.flatnonzero(lengths == 0)):
+                detail = "the tokenizer makes no token of this text"
+                fault = Fault(empty.line, empty.offset, "no-tokens", detail, empty.head)
+                self._quarantine.add(self._file, fault)
+            kept = np.flatnonzero(lengths)
+            encoded, items, lengths = [encoded[i] for i in kept], [items[i] for i in kept], lengths[kept]
+        if not encoded:
+            return
+        parts = [self._eod] * (2 * len(encoded))
+        parts[::2] = encoded
+        tokens = np.concatenate(parts)
+        if int(tokens.max()) >= self._tokenizer.vocab_size:
+            raise ValueError(
+                f"tokenizer {self._tokenizer.name} gave the id {tokens.max()}, its vocabulary has "
+                f"{self._tokenizer.vocab_size}: its files do not fit each other"
+            )
+        self._writer.add(tokens, lengths + 1)
+        self.counts.documents += len(items)
+        self.counts.tokens += len(tokens)
+        self.counts.characters += sum(len(item.text) for item in items)
+        self.counts.text_bytes += sum(_utf8_size(item.text) for item in items)
+        self.ids.extend(xxhash.xxh3_64_intdigest(i.name.encode()) for i in items if i.name is not None)
+
+
+def _utf8_size(text: str) -> int:
+    if text.isascii():
+        return len(text)
+    step = 1 << 20  # a huge text is not copied whole only to be measured
+    return sum(len(text[begin : begin + step].encode()) for begin in range(0, len(text), step))
+
+
+def _checksum(path: Path) -> list[Any]:
+    digest = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return [path.stat().st_size, digest.hexdigest()]

@@ -1,0 +1,223 @@
+"""BPE of any origin, encoded by gigatoken where it proves exact and by Hugging Face's tokenizers elsewhere.
+
+All three BPE kinds (vocab.json + merges.txt, tokenizer.json, .tiktoken) become one tokenizer.json
+specification, so that one fast path and one reference serve them.
+"""
+
+import functools
+import itertools
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gigatoken
+import numpy as np
+import orjson
+import tokenizers
+
+from data_tools.tokenizers.long_text import BpeCutter
+from data_tools.tokenizers.protocol import TokenizerError, digest_of, refuse_lone_surrogates
+from data_tools.tokenizers.special_tokens import SpecialTokens, read_json
+
+_log = logging.getLogger(__name__)
+
+# What encoders of this family have been seen to differ on. gigatoken serves only where every line agrees.
+PARITY_PROBE = (
+    "",
+    " ",
+    "a",
+    "Hello, world!  It's 2024; we'll've don't CAN'T I'M they'RE 'mode' 'sit' ''quoted'' rock'n'roll",
+    "患者，男，45岁，因“反复咳嗽、咳痰3年，加重伴气促1周”入院。血压138/92mmHg，体温38.5℃。",
+    "麻黄汤：麻黄（去节）三两、桂枝二两、杏仁七十个、甘草（炙）一两。右四味，以水九升，先煮麻黄……",
+    "繁體中文與简体混排、日本語のテキスト、한국어 문장, Ελληνικά, русский текст, العربية, עברית, हिन्दी, ไทย",
+    "café cafe\u0301 naïve ﬁne ½ ² ① Ⅳ ㎎ ㏒ ＡＢＣ１２３ ｶﾀｶﾅ Å Å",
+    "😀👩‍👩‍👧‍👦🇨🇳👍🏽 ❤️ \u200b\u200d\ufeff\u00a0\u3000\u2028\u2029 \u0300\u0301",
+    "\x00\x01\x07\x08\x0b\x0c\x1b\x7f\x85\xad \ufffd \uffff \U0010ffff",
+    " leading", "trailing ", "a  b   c    d\t\te \t f", "。\n\n，\r\n！ \n",
+    "line\nline\r\nline\r\n\r\n\n\n  indented\n \n",
+    "def f(x):\n    return {'a': [1, 2.5e-3], \"b\": x**2 != 3}  # TODO\n\t\tif x <= 10_000: pass\n",
+    "https://example.org/a?b=c&d=%20#e user@example.com C:\\path\\file.txt <html><b>&nbsp;</b></html>",
+    "1234567890 3.14159 1,000,000 0x1F 1e10 ١٢٣ 一二三 IL-6 TNF-α β2 HbA1c 10^9/L μg/mL",
+    "<s> </s> <unk> <pad> [CLS] [MASK] <|endoftext|> <|im_start|>user\nhi<|im_end|>",
+    "<|startofpiece|>a<|endofpiece|>",
+    "a" * 3000, "ab" * 1500, " " * 1500, "\n" * 700, "中" * 1500, "。" * 700, "中医" * 800,
+    "9" * 1000, "!?" * 500,
+    "的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得于着下自之年过发后作里",
+)  # fmt: skip
+
+
+class BpeTokenizer:
+    """A `Tokenizer` over a tokenizer.json specification."""
+
+    def __init__(
+        self,
+        name: str,
+        kind: str,
+        specification: dict[str, Any],
+        special: SpecialTokens,
+        contents: dict[str, Path],
+        *,
+        threads: int = 1,
+    ) -> None:
+        self.name = name
+        self.kind = kind
+        self.special_tokens = dict(special.ids)
+        self.eod_id = special.ids[special.eod]
+        self.bos_id, self.eos_id = special.id_of(special.bos), special.id_of(special.eos)
+        self.pad_id = special.id_of(special.pad)
+        self.files = list(contents.values())
+        self.digest = digest_of(kind, {role: path.read_bytes() for role, path in contents.items()})
+        self._special = special
+        self._specification = specification
+        vocabulary: dict[str, int] = specification["model"]["vocab"]
+        added_ids = [token["id"] for token in specification.get("added_tokens", [])]
+        self.vocab_size = 1 + max(max(vocabulary.values()), *special.ids.values(), *added_ids)
+
+        text_only = orjson.dumps(text_only_specification(specification, special)).decode()
+        try:
+            self._reference = tokenizers.Tokenizer.from_str(text_only)
+        except Exception as error:  # what tokenizers raises for every fault in a file
+            raise TokenizerError(
+                f"{name}: the tokenizers library refuses this tokenizer: {error}."
+            ) from error
+        self._threads = threads
+        self._fast = _exact_gigatoken(text_only, self._reference, special)
+        self.backend = "tokenizers" if self._fast is None else "gigatoken"
+
+    def encode(self, text: str) -> list[int]:
+        if self._fast is None:
+            return self.encode_batch([text])[0].tolist()
+        refuse_lone_surrogates([text])
+        return self._fast.encode(text).tolist()
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        batch = list(texts)
+        try:
+            if self._fast is not None:
+                return _encode_with_gigatoken(self._fast, batch, parallel=self._threads > 1)
+            if self._threads > 1:
+                encodings = self._reference.encode_batch_fast(batch, add_special_tokens=False)
+            else:
+                # One by one: encode_batch would start a thread per core, in every worker process.
+                encodings = [self._reference.encode(text, add_special_tokens=False) for text in batch]
+        except (TypeError, UnicodeEncodeError):
+            refuse_lone_surrogates(batch)
+            raise
+        return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+
+    def encode_long(self, text: str) -> np.ndarray:
+        pieces = [self.encode_batch([piece])[0] for piece in self._cutter.pieces(text)]
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._whole.decode([int(number) for number in ids], skip_special_tokens=False)
+
+    def save_pretrained(self, directory: str | Path) -> list[Path]:
+        """Writes tokenizer.json and tokenizer_config.json, beside copies of the files it was read from."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        written = []
+        for source in self.files:
+            if source.name != "tokenizer_config.json":
+                target = directory / source.name
+                target.write_bytes(source.read_bytes())
+                written.append(target)
+        if directory / "tokenizer.json" not in written:
+            self._whole.save(str(directory / "tokenizer.json"))
+            written.append(directory / "tokenizer.json")
+        config = directory / "tokenizer_config.json"
+        config.write_bytes(orjson.dumps(self._configuration(), option=orjson.OPT_INDENT_2) + b"\n")
+        return [*written, config]
+
+    def _configuration(self) -> dict[str, Any]:
+        source = next((path for path in self.files if path.name == "tokenizer_config.json"), None)
+        given: dict[str, Any] = read_json(source) if source is not None else {}
+        roles = {
+            "bos": self._special.bos,
+            "eos": self._special.eos or self._special.eod,
+            "pad": self._special.pad,
+        }
+        # The slow classes that 2023 configs name (GPT2Tokenizer, remote code) do not read tokenizer.json as
+        # it is.
+        given = {key: value for key, value in given.items() if key not in ("auto_map", "tokenizer_file")}
+        return given | {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "add_prefix_space": False,
+            "clean_up_tokenization_spaces": False,
+            **{f"{role}_token": token for role, token in roles.items() if token is not None},
+        }
+
+    @functools.cached_property
+    def _whole(self) -> tokenizers.Tokenizer:
+        """The tokenizer with its special tokens, for decoding and export."""
+        whole = tokenizers.Tokenizer.from_str(orjson.dumps(self._specification).decode())
+        by_id = sorted((number, token) for token, number in self._special.ids.items())
+        whole.add_special_tokens(
+            [tokenizers.AddedToken(token, special=True, normalized=False) for _, token in by_id]
+        )
+        for number, token in by_id:
+            if whole.token_to_id(token) != number:
+                raise TokenizerError(
+                    f"{self.name}: special token {token!r} has id {number}, which leaves a gap after the "
+                    "vocabulary: give a tokenizer.json that lists it under added_tokens."
+                )
+        return whole
+
+    @functools.cached_property
+    def _cutter(self) -> BpeCutter:
+        return BpeCutter.for_specification(self._specification)
+
+
+def text_only_specification(specification: dict[str, Any], special: SpecialTokens) -> dict[str, Any]:
+    """A tokenizer.json that can never produce a control id from text.
+
+    Special added tokens and the post-processor go; a control token that is in the vocabulary is renamed to
+    a text with a blank in it, which no BPE symbol holds, and the merges that would build it go too. Added
+    tokens that are not special stay: they are text.
+    """
+    model = dict(specification["model"])
+    renamed = {token: f"{token} " for token in special.ids}
+    model["vocab"] = {renamed.get(token, token): number for token, number in model["vocab"].items()}
+    unknown = model.get("unk_token")
+    model["unk_token"] = renamed.get(unknown, unknown) if unknown is not None else None
+    model["merges"] = [pair for pair in map(split_merge, model["merges"]) if "".join(pair) not in special.ids]
+    kept = [
+        token
+        for token in specification.get("added_tokens", [])
+        if not token.get("special", False) and token["content"] not in special.ids
+    ]
+    nothing = {"truncation": None, "padding": None, "post_processor": None}
+    return specification | nothing | {"added_tokens": kept, "model": model}
+
+
+def split_merge(merge: str | list[str]) -> list[str]:
+    """A merge is written `"a b"` in older files and `["a", "b"]` in newer ones."""
+    return merge.split(" ") if isinstance(merge, str) else merge
+
+
+def _encode_with_gigatoken(
+    fast: gigatoken.Tokenizer, batch: list[str], *, parallel: bool
+) -> list[np.ndarray]:
+    layout = fast.encode_batch(batch, parallel=parallel).layout
+    ids = np.asarray(layout.content.data).view(np.int32)
+    ends = np.asarray(layout.offsets.data).tolist()
+    return [ids[start:end] for start, end in itertools.pairwise(ends)]
+
+
+def _exact_gigatoken(
+    specification: str, reference: tokenizers.Tokenizer, special: SpecialTokens
+) -> gigatoken.Tokenizer | None:
+    """gigatoken over `specification` if it gives the reference's ids on the parity probe, else None."""
+    try:
+        fast = gigatoken.Tokenizer.from_json(specification)
+    except (RuntimeError, ValueError) as error:
+        _log.warning(
+            "gigatoken cannot load this tokenizer (%s): encoding with the slower tokenizers library", error
+        )
+        return None
+    for text in (*PARITY_PROBE, *special.ids, "x".join(special.ids), "\n".join(PARITY_PROBE[:20])):
+        if fast.encode(text).tolist() != reference.encode(text, add_special_tokens=False).ids:
+            _log.warning("gigatoken differs on %r: encoding with the slower tokenizers library", text[:60])
+            return None
+    return fast

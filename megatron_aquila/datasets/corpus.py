@@ -1,0 +1,139 @@
+"""Blends of indexed corpora, through Megatron's own dataset classes.
+
+Megatron-core's `GPTDataset` lays documents end to end, cuts rows and shuffles them; `BlendedDataset` mixes corpora by
+weight. Two of its traps are closed here: its index cache knows a corpus by path only, so that re-indexing under the
+same name would train on the old cut (the cache folder is named by content instead); and its pad id would be searched
+in the labels, so that pad == end-of-document unlearns the end (no pad id is given to it).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from data_tools.indexed import Manifest, read_manifest
+from data_tools.tokenizers import Tokenizer
+from megatron_aquila.config import Corpus, RunConfig
+from megatron_aquila.errors import ConfigError
+
+_NO_PAD = -1  # Megatron's default too: no token has this id
+
+
+@dataclass(frozen=True)
+class _TokenizerForMegatron:
+    """The three things that `GPTDataset` asks of a tokenizer."""
+
+    eod: int
+    vocab_size: int
+    pad: int = _NO_PAD
+
+
+class Corpora:
+    """The training and validation blends of a run.
+
+    Raises:
+        ConfigError: an indexed corpus is missing, was made with another tokenizer, or is too short.
+    """
+
+    def __init__(self, run: RunConfig, tokenizer: Tokenizer) -> None:
+        self._run = run
+        self._tokenizer = tokenizer
+        self._train = [(corpus, _check(corpus, tokenizer)) for corpus in run.data.train]
+        self._valid = [(corpus, _check(corpus, tokenizer)) for corpus in run.data.valid or ()]
+        self.digest = self._digest()
+
+    def build(self) -> tuple[Any, Any]:
+        """The training and validation datasets (or None). Every rank calls it: rank 0 builds, the others load."""
+        from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
+        from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
+
+        run = self._run
+        train_samples = run.total_steps * run.training.global_batch_size
+        evaluates = run.evaluation.every > 0
+        valid_samples = run.evaluation.batches * run.training.global_batch_size if evaluates else 0
+        self._check_lengths(evaluates)
+
+        train = _blend([corpus for corpus, _ in self._train])
+        if run.data.valid is not None:
+            mixture: dict[str, Any] = {
+                "blend_per_split": [train, _blend([corpus for corpus, _ in self._valid]), None]
+            }
+        else:
+            mixture = {"blend": train, "split": ",".join(str(part) for part in run.data.split)}
+        cache = run.cache_directory / self.digest[:16]
+        config = GPTDatasetConfig(
+            random_seed=run.seed,
+            sequence_length=run.data.sequence_length,
+            path_to_cache=str(cache),
+            tokenizer=_TokenizerForMegatron(self._tokenizer.eod_id, self._tokenizer.vocab_size),
+            # Document bounds reach attention as cu_seqlens: no dense mask is built.
+            reset_position_ids=False,
+            reset_attention_mask=False,
+            eod_mask_loss=False,
+            create_attention_mask=False,
+            **mixture,
+        )
+        logging.getLogger("megatron.core.datasets").setLevel(logging.WARNING)
+        sizes = [train_samples, valid_samples if evaluates else 0, 0]
+        train_data, valid_data, _ = BlendedMegatronDatasetBuilder(
+            GPTDataset, sizes, lambda: True, config
+        ).build()
+        if dist.is_initialized():
+            dist.barrier()
+        return train_data, valid_data if evaluates else None
+
+    def _digest(self) -> str:
+        """Of all that decides which tokens a sample holds, and in which order samples come."""
+        run = self._run
+        contents = [
+            [(manifest.digest, corpus.weight) for corpus, manifest in blend] for blend in (self._train, self._valid)
+        ]
+        decides = {
+            "corpora": contents,
+            "split": run.data.split,
+            "sequence_length": run.data.sequence_length,
+            "seed": run.seed,
+            "samples": run.total_steps * run.training.global_batch_size,
+            "evaluation": [run.evaluation.every > 0, run.evaluation.batches, run.training.global_batch_size],
+        }
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+    def _check_lengths(self, evaluates: bool) -> None:
+        """Megatron fails inside its C++ helpers where a split holds less than one row."""
+        run = self._run
+        row = run.data.sequence_length + 1
+        shares = [part / sum(run.data.split) for part in run.data.split]
+        wanted = [("training", self._train, 1.0 if run.data.valid else shares[0])]
+        if evaluates:
+            wanted.append(
+                ("validation", self._valid, 1.0) if run.data.valid else ("validation", self._train, shares[1])
+            )
+        for split, blend, share in wanted:
+            for corpus, manifest in blend:
+                tokens = int(manifest.tokens * share)
+                if tokens < row:
+                    raise ConfigError(
+                        f"{corpus.path}: its {split} share is about {tokens} tokens, less than one row of "
+                        f"data.sequence_length + 1 = {row}"
+                    )
+
+
+def _check(corpus: Corpus, tokenizer: Tokenizer) -> Manifest:
+    manifest = read_manifest(corpus.path)
+    if manifest.tokenizer_digest != tokenizer.digest:
+        raise ConfigError(
+            f"{corpus.path} was indexed with another tokenizer than data.tokenizer ({tokenizer.name}): index it "
+            "again, or give the tokenizer it was made with"
+        )
+    return manifest
+
+
+def _blend(corpora: Sequence[Corpus]) -> tuple[list[str], list[float]]:
+    return [str(Path(corpus.path)) for corpus in corpora], [corpus.weight for corpus in corpora]

@@ -1,0 +1,1 @@
+"""All contact with megatron.core: device, parallel groups, model, optimizer and the training step."""

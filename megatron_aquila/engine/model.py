@@ -1,0 +1,185 @@
+"""The Llama-shaped model of every Aquila, built from Megatron's `GPTModel` by layer specs.
+
+What differs from Megatron's own: RMSNorm that allows sequence parallelism, attention that honours document
+bounds, and an output that is the per-token log-probability of the labels, not a loss.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+
+import torch
+from megatron.core import parallel_state
+from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
+from megatron.core.models.gpt.gpt_model import GPTModel
+from megatron.core.tensor_parallel.layers import ColumnParallelLinear, RowParallelLinear
+from megatron.core.transformer.attention import SelfAttention, SelfAttentionSubmodules
+from megatron.core.transformer.enums import AttnMaskType
+from megatron.core.transformer.identity_op import IdentityOp
+from megatron.core.transformer.mlp import MLP, MLPSubmodules
+from megatron.core.transformer.module import Float16Module, MegatronModule
+from megatron.core.transformer.spec_utils import ModuleSpec
+from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
+from megatron.core.transformer.transformer_config import TransformerConfig
+from megatron.core.transformer.transformer_layer import TransformerLayer, TransformerLayerSubmodules
+
+from megatron_aquila.config import RunConfig
+from megatron_aquila.engine.attention import DocumentAttention
+from megatron_aquila.engine.device import DTYPES
+from megatron_aquila.engine.norm import RMSNorm
+from megatron_aquila.kernels.vocab_parallel import vocab_parallel_logps
+from megatron_aquila.shapes import ModelShape, padded_vocab_size
+
+
+class AquilaModel(GPTModel):
+    """`GPTModel` whose forward with labels returns log-probabilities.
+
+    `forward(input_ids [b, s], position_ids [b, s], attention_mask=None, labels [b, s], packed_seq_params)` gives
+    `[b, s]` float32 log p(label) on the last pipeline stage; without labels, logits `[b, s, padded vocab / TP]`.
+    """
+
+    def __init__(self, *, shape: ModelShape, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.shape = shape
+
+    def compute_language_model_loss(self, labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """Log p(label), `[b, s]`, from logits `[s, b, v]`: the hook that `GPTModel` calls when given labels."""
+        logps_SB = vocab_parallel_logps(
+            logits,
+            labels.transpose(0, 1).contiguous(),
+            vocab_size=self.shape.vocab_size,
+            group=parallel_state.get_tensor_model_parallel_group(),
+        )
+        return logps_SB.transpose(0, 1).contiguous()
+
+
+def uses_transformer_engine(device: torch.device) -> bool:
+    return device.type == "cuda" and importlib.util.find_spec("transformer_engine") is not None
+
+
+def transformer_config(run: RunConfig, shape: ModelShape, device: torch.device) -> TransformerConfig:
+    """Megatron's configuration of the model and its parallelism."""
+    dtype = DTYPES[run.training.precision]
+    recompute = {
+        "none": {},
+        "selective": {"recompute_granularity": "selective", "recompute_modules": ["core_attn"]},
+        "full": {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1},
+    }[run.training.recompute]
+    parallel = run.parallel
+    return TransformerConfig(
+        num_layers=shape.num_layers,
+        hidden_size=shape.hidden_size,
+        ffn_hidden_size=shape.ffn_hidden_size,
+        num_attention_heads=shape.num_attention_heads,
+        num_query_groups=shape.num_query_groups,
+        kv_channels=shape.head_dim,
+        normalization="RMSNorm",
+        layernorm_epsilon=shape.rms_norm_eps,
+        gated_linear_unit=True,
+        activation_func=torch.nn.functional.silu,
+        add_bias_linear=False,
+        add_qkv_bias=shape.qkv_bias,
+        attention_dropout=run.model.attention_dropout,
+        hidden_dropout=run.model.hidden_dropout,
+        attention_softmax_in_fp32=True,
+        bias_dropout_fusion=False,
+        bias_activation_fusion=False,
+        # Weights come from a reader (`engine/weights.py`): Megatron's own initialisation would be overwritten.
+        perform_initialization=False,
+        params_dtype=dtype,
+        pipeline_dtype=dtype,
+        bf16=dtype is torch.bfloat16,
+        fp16=dtype is torch.float16,
+        tensor_model_parallel_size=parallel.tensor_parallel,
+        pipeline_model_parallel_size=parallel.pipeline_parallel,
+        virtual_pipeline_model_parallel_size=parallel.virtual_pipeline,
+        sequence_parallel=parallel.sequence_parallel,
+        variable_seq_lengths=False,
+        deallocate_pipeline_outputs=True,
+        calculate_per_token_loss=True,
+        # Accumulating weight gradients inside the GEMM needs Apex or Transformer Engine kernels.
+        gradient_accumulation_fusion=uses_transformer_engine(device),
+        deterministic_mode=False,
+        **recompute,
+    )
+
+
+def layer_spec(device: torch.device) -> ModuleSpec:
+    """One transformer layer as data: Transformer Engine's where it is installed on a GPU, else ours."""
+    if uses_transformer_engine(device):
+        from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_with_transformer_engine_spec
+
+        return get_gpt_layer_with_transformer_engine_spec()
+    return ModuleSpec(
+        module=TransformerLayer,
+        submodules=TransformerLayerSubmodules(
+            input_layernorm=RMSNorm,
+            self_attention=ModuleSpec(
+                module=SelfAttention,
+                params={"attn_mask_type": AttnMaskType.causal},
+                submodules=SelfAttentionSubmodules(
+                    linear_qkv=ColumnParallelLinear,
+                    core_attention=DocumentAttention,
+                    linear_proj=RowParallelLinear,
+                    q_layernorm=IdentityOp,
+                    k_layernorm=IdentityOp,
+                ),
+            ),
+            self_attn_bda=get_bias_dropout_add,
+            pre_mlp_layernorm=RMSNorm,
+            mlp=ModuleSpec(
+                module=MLP,
+                submodules=MLPSubmodules(linear_fc1=ColumnParallelLinear, linear_fc2=RowParallelLinear),
+            ),
+            mlp_bda=get_bias_dropout_add,
+        ),
+    )
+
+
+def build_model(
+    run: RunConfig, shape: ModelShape, device: torch.device
+) -> tuple[list[MegatronModule], TransformerConfig]:
+    """This rank's model chunks (one per virtual pipeline stage), with undefined weights, and their config."""
+    config = transformer_config(run, shape, device)
+    spec = layer_spec(device)
+    chunks: list[MegatronModule] = []
+    for virtual in range(run.parallel.virtual_pipeline or 1):
+        stage = virtual if run.parallel.virtual_pipeline else None
+        if uses_transformer_engine(device):
+            block = spec
+        else:
+            layers = get_num_layers_to_build(config, vp_stage=stage)
+            block = TransformerBlockSubmodules(layer_specs=[spec] * layers, layer_norm=RMSNorm)
+        chunk = AquilaModel(
+            shape=shape,
+            config=config,
+            transformer_layer_spec=block,
+            vocab_size=padded_vocab_size(
+                shape.vocab_size, run.model.vocab_divisible_by, run.parallel.tensor_parallel
+            ),
+            max_sequence_length=shape.max_position_embeddings,
+            pre_process=parallel_state.is_pipeline_first_stage(ignore_virtual=False, vp_stage=stage),
+            post_process=parallel_state.is_pipeline_last_stage(ignore_virtual=False, vp_stage=stage),
+            share_embeddings_and_output_weights=shape.tie_embeddings,
+            position_embedding_type="rope",
+            rotary_base=shape.rope_theta,
+            seq_len_interpolation_factor=shape.rope_scaling_factor,
+            vp_stage=stage,
+        ).to(device)
+        if config.bf16 or config.fp16:
+            chunk = Float16Module(config, chunk)
+        chunks.append(chunk)
+    return chunks, config
+
+
+def bare(chunk: torch.nn.Module) -> AquilaModel:
+    """The `AquilaModel` inside its DDP and mixed-precision wrappers."""
+    while not isinstance(chunk, AquilaModel):
+        chunk = chunk.module  # type: ignore[assignment]
+    return chunk
+
+
+def residual_std(init_std: float, num_layers: int) -> float:
+    """Standard deviation of the projections that write into the residual stream (GPT-2: σ / sqrt(2 L))."""
+    return init_std / math.sqrt(2 * num_layers)

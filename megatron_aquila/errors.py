@@ -1,0 +1,9 @@
+"""What the user did or has that cannot work; the command line prints these without a traceback."""
+
+
+class AquilaError(Exception):
+    """Base of every error whose message is written for the person who runs the program."""
+
+
+class ConfigError(AquilaError):
+    """A configuration, ours or a model's, is wrong; one line per problem, each naming its key."""

@@ -1,0 +1,196 @@
+"""In from and out to Hugging Face's Llama layout, without a conversion step.
+
+In: `HuggingFaceReader` serves slices of global tensors straight from safetensors, so that each rank reads what it
+holds and nothing else. Out: `export` writes a `LlamaForCausalLM` directory from a checkpoint of any layout, tensor
+by tensor; it needs neither Megatron nor a process group.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from megatron_aquila.checkpoint import open_checkpoint
+from megatron_aquila.errors import AquilaError
+from megatron_aquila.global_tensors import global_shapes, huggingface_rows
+from megatron_aquila.shapes import ModelShape, read_hf_shape, shape_to_hf
+
+SHARD_BYTES = 5 * 10**9
+_INDEX = "model.safetensors.index.json"
+
+
+class HuggingFaceError(AquilaError):
+    """A Hugging Face directory does not hold the model that its config.json describes, or cannot be written."""
+
+
+class HuggingFaceReader:
+    """Slices of global tensors from a Hugging Face directory of safetensors.
+
+    Raises:
+        HuggingFaceError: a tensor is missing or has another shape, or `o_proj` has a bias that is not zero
+            (transformers' Llama puts one there under `attention_bias`; Megatron has none).
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.shape = read_hf_shape(directory)
+        self._files = _weight_map(directory)
+        self._open: dict[str, Any] = {}
+        for name, expected in global_shapes(self.shape).items():
+            self._check(name, expected)
+        for layer in range(self.shape.num_layers):
+            bias = f"model.layers.{layer}.self_attn.o_proj.bias"
+            if bias in self._files and self._slice(bias)[:].any():
+                raise HuggingFaceError(f"{directory}: {bias} is not zero, and this engine has no bias there")
+
+    def read(self, key: str, offset: tuple[int, ...], shape: tuple[int, ...]) -> torch.Tensor:
+        """The block of global tensor `key` that starts at `offset`, in the dtype of the file."""
+        first, last = offset[0], offset[0] + shape[0]
+        columns = tuple(slice(start, start + length) for start, length in zip(offset[1:], shape[1:]))
+        parts, row = [], 0
+        for source in huggingface_rows(key, self.shape):
+            top, bottom = max(first, row), min(last, row + source.count)
+            if top < bottom:
+                rows = slice(source.first + top - row, source.first + bottom - row)
+                parts.append(self._slice(source.name)[(rows, *columns)])
+            row += source.count
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _slice(self, name: str) -> Any:
+        file = self._files[name]
+        if file not in self._open:
+            try:
+                self._open[file] = safe_open(self.directory / file, framework="pt")
+            except (OSError, SafetensorError) as error:
+                raise HuggingFaceError(f"{self.directory / file} cannot be read: {error}") from error
+        return self._open[file].get_slice(name)
+
+    def _check(self, name: str, expected: tuple[int, ...]) -> None:
+        rows: dict[str, int] = {}
+        for source in huggingface_rows(name, self.shape):
+            rows[source.name] = rows.get(source.name, 0) + source.count
+        for source_name, count in rows.items():
+            if source_name not in self._files:
+                raise HuggingFaceError(f"{self.directory} has no tensor {source_name}, which config.json implies")
+            found, wanted = tuple(self._slice(source_name).get_shape()), (count, *expected[1:])
+            if found != wanted:
+                raise HuggingFaceError(
+                    f"{self.directory}: {source_name} is {list(found)}, but config.json implies {list(wanted)}"
+                )
+
+
+def is_huggingface(directory: Path) -> bool:
+    return (directory / "config.json").is_file()
+
+
+def _weight_map(directory: Path) -> dict[str, str]:
+    """Tensor name → file name."""
+    index = directory / _INDEX
+    if index.is_file():
+        weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        return weight_map
+    single = directory / "model.safetensors"
+    if single.is_file():
+        try:
+            with safe_open(single, framework="pt") as file:
+                return dict.fromkeys(file.keys(), single.name)
+        except SafetensorError as error:
+            raise HuggingFaceError(f"{single} cannot be read: {error}") from error
+    found = "pickled *.bin weights, which are not read" if list(directory.glob("*.bin")) else "no weights"
+    raise HuggingFaceError(
+        f"{directory} has {found}: it needs model.safetensors or {_INDEX} with its shards"
+    )
+
+
+def export(run: Path, output: Path) -> Path:
+    """Write the newest sound checkpoint of `run` (or the checkpoint `run`) as a `LlamaForCausalLM` directory.
+
+    Sharded safetensors in the dtype of training, `config.json`, `generation_config.json` and the tokenizer's files;
+    it loads in transformers without remote code. Published whole or not at all.
+
+    Raises:
+        CheckpointError: there is no sound checkpoint.
+        HuggingFaceError: `output` exists and is not empty.
+    """
+    if output.exists() and any(output.iterdir()):
+        raise HuggingFaceError(f"{output} exists and is not empty: give another --output, or remove it")
+    checkpoint = open_checkpoint(run)
+    shape = ModelShape.model_validate(checkpoint.state["shape"])
+    partial = output.with_name(f".tmp-{output.name}-{uuid.uuid4().hex}")
+    partial.mkdir(parents=True)
+    try:
+        dtype = _write_tensors(partial, shape, checkpoint.reader())
+        config = {**shape_to_hf(shape), "dtype": str(dtype).removeprefix("torch.")}
+        _write_json(partial / "config.json", config)
+        special = {f"{name}_token_id": getattr(shape, f"{name}_id") for name in ("bos", "eos", "pad")}
+        generation = {key: value for key, value in special.items() if value is not None}
+        _write_json(partial / "generation_config.json", {"_from_model_config": True, **generation})
+        load_tokenizer(run_tokenizer(checkpoint.path)).save_pretrained(partial)
+        if output.exists():
+            output.rmdir()
+        partial.rename(output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return output
+
+
+def _huggingface_tensors(shape: ModelShape, reader: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor of the export, one global tensor in memory at a time."""
+    for name, size in global_shapes(shape).items():
+        whole = reader.read(f"model.{name}", (0,) * len(size), size)
+        parts: dict[str, list[torch.Tensor]] = {}
+        row = 0
+        for source in huggingface_rows(name, shape):
+            parts.setdefault(source.name, []).append(whole[row : row + source.count])
+            row += source.count
+        for target, pieces in parts.items():
+            yield target, torch.cat(pieces)
+        if shape.qkv_bias and name.endswith("linear_proj.weight"):
+            layer = name.split(".")[2]
+            # transformers' Llama has this bias whenever it has those of q, k and v
+            yield f"model.layers.{layer}.self_attn.o_proj.bias", whole.new_zeros(size[0])
+
+
+def _write_tensors(directory: Path, shape: ModelShape, reader: Any) -> torch.dtype:
+    total = shape.parameters() + (shape.num_layers * shape.hidden_size if shape.qkv_bias else 0)
+    dtype: torch.dtype = reader.dtype("model.embedding.word_embeddings.weight")
+    shards: list[list[str]] = []
+    pending: dict[str, torch.Tensor] = {}
+    size = 0
+
+    def flush() -> None:
+        nonlocal pending, size
+        shards.append(list(pending))
+        save_file(pending, directory / f"shard-{len(shards)}", metadata={"format": "pt"})
+        pending, size = {}, 0
+
+    for name, tensor in _huggingface_tensors(shape, reader):
+        if pending and size + tensor.nbytes > SHARD_BYTES:
+            flush()
+        pending[name] = tensor.contiguous()
+        size += tensor.nbytes
+    flush()
+
+    if len(shards) == 1:
+        (directory / "shard-1").rename(directory / "model.safetensors")
+        return dtype
+    weight_map = {}
+    for number, names in enumerate(shards, 1):
+        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        (directory / f"shard-{number}").rename(directory / file)
+        weight_map.update(dict.fromkeys(names, file))
+    metadata = {"total_parameters": total, "total_size": total * dtype.itemsize}
+    _write_json(directory / _INDEX, {"metadata": metadata, "weight_map": weight_map})
+    return dtype
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,104 @@
+"""Whether a configuration can run: what must divide what, on how many processes. Pure; each problem is a
+sentence.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from megatron_aquila.errors import ConfigError
+from megatron_aquila.schedule import decay_steps, warmup_steps
+
+if TYPE_CHECKING:
+    from megatron_aquila.config import RunConfig
+    from megatron_aquila.shapes import ModelShape
+
+
+def check_layout(config: RunConfig, world_size: int) -> list[str]:
+    """What keeps ``config`` from running on ``world_size`` processes, one sentence each; empty when nothing
+    does.
+
+    Beyond the checks made on loading: those that need the world's size, and, for a shape taken from weights,
+    those that need its ``config.json`` (ConfigError when that cannot be read).
+    """
+    parallel = config.parallel
+    tensor, pipeline = parallel.tensor_parallel, parallel.pipeline_parallel
+    sizes = f"parallel.tensor_parallel {tensor} x pipeline_parallel {pipeline}"
+    problems = shape_problems(config, config.model.resolve())
+    if world_size % parallel.model_parallel:
+        return [*problems, f"{world_size} processes cannot be divided into replicas of {sizes}"]
+    replicas = world_size // parallel.model_parallel
+    if parallel.data_parallel not in (None, replicas):
+        needed = parallel.model_parallel * (parallel.data_parallel or 1)
+        return [
+            *problems,
+            f"{sizes} x data_parallel {parallel.data_parallel} needs {needed} processes, not {world_size}",
+        ]
+    return problems + batch_problems(config, replicas)
+
+
+def require_layout(config: RunConfig, world_size: int) -> None:
+    """Raise ConfigError with every problem that :func:`check_layout` finds."""
+    problems = check_layout(config, world_size)
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def schedule_problems(config: RunConfig) -> list[str]:
+    schedule, total = config.optimizer.schedule, config.total_steps
+    warmup = warmup_steps(schedule, total)
+    decay = decay_steps(schedule, total) if schedule.kind == "wsd" else 0
+    if warmup >= total and schedule.kind != "constant":
+        return [f"optimizer.schedule warms up for {warmup} of {total} steps, which leaves none for the decay"]
+    if warmup + decay > total:
+        return [
+            f"optimizer.schedule warms up for {warmup} and decays for {decay} steps, but the run has {total}"
+        ]
+    return []
+
+
+def batch_problems(config: RunConfig, replicas: int | None) -> list[str]:
+    """Whether the batch divides, when the number of replicas is known."""
+    if replicas is None:
+        return []
+    training, parallel = config.training, config.parallel
+    micro_batches, rest = divmod(training.global_batch_size, training.micro_batch_size * replicas)
+    if rest:
+        return [
+            f"training.global_batch_size {training.global_batch_size} is not a multiple of "
+            f"training.micro_batch_size {training.micro_batch_size} x {replicas} data-parallel replicas"
+        ]
+    # Megatron-core 0.16's interleaved schedule runs micro-batches in groups of the pipeline's length
+    if parallel.virtual_pipeline and micro_batches % parallel.pipeline_parallel:
+        return [
+            f"parallel.virtual_pipeline needs the {micro_batches} micro-batches per step to be a multiple of "
+            f"parallel.pipeline_parallel {parallel.pipeline_parallel}"
+        ]
+    return []
+
+
+def shape_problems(config: RunConfig, shape: ModelShape) -> list[str]:
+    """Whether the model divides among the ranks, and a sample fits into it."""
+    parallel = config.parallel
+    chunks = parallel.pipeline_parallel * (parallel.virtual_pipeline or 1)
+    length = config.data.sequence_length
+    tensor = ("parallel.tensor_parallel", parallel.tensor_parallel)
+    divisions = [
+        ("the model's num_attention_heads", shape.num_attention_heads, *tensor),
+        ("the model's num_query_groups", shape.num_query_groups, *tensor),
+        ("the model's ffn_hidden_size", shape.ffn_hidden_size, *tensor),
+        ("the model's num_layers", shape.num_layers, "parallel.pipeline_parallel x virtual_pipeline", chunks),
+    ]
+    if parallel.sequence_parallel:
+        divisions.append(("data.sequence_length", length, *tensor))
+    problems = [
+        f"{what} {size} is not a multiple of {by} {parts}"
+        for what, size, by, parts in divisions
+        if size % parts
+    ]
+    if length > shape.max_position_embeddings:
+        problems.append(
+            f"data.sequence_length {length} is more than the model's max_position_embeddings "
+            f"{shape.max_position_embeddings}"
+        )
+    return problems

@@ -1,0 +1,142 @@
+"""What a run logs, and where: a JSONL file and TensorBoard always, a line on the terminal.
+
+Names: `train/loss` and `validation/loss` are means per supervised token in nats; `throughput/tokens_per_second`
+counts all tokens of the world; `throughput/mfu` is the share of `peak_tflops` of all devices, in NVIDIA's convention:
+6·(P − embedding) + 12·L·a·s̄ FLOPs a token, s̄ the token-weighted mean length of the documents attended to. Attention
+counts as full, not causal, and recomputation does not count.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+# Dense bf16 tensor-core peaks in TFLOP/s, from NVIDIA's data sheets.
+_PEAK_TFLOPS = {"H100": 989.0, "H200": 989.0, "A100": 312.0, "A800": 312.0, "H800": 989.0}
+
+FILE = "metrics.jsonl"
+
+
+class Sink(Protocol):
+    def write(self, step: int, values: dict[str, float]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class JsonLines:
+    """One JSON object a step, flushed at once: what a report or a test reads."""
+
+    def __init__(self, path: Path, last_step: int) -> None:
+        """Append to `path`, dropping what an interrupted run logged beyond `last_step`."""
+        kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= last_step]
+        partial = path.with_suffix(".tmp")
+        partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        partial.replace(path)
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        # JSON has no NaN: what is not finite is logged as null
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._file.write(json.dumps({"step": step, **finite}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class TensorBoard:
+    """Scalars under the same names, and steps."""
+
+    def __init__(self, directory: Path, last_step: int) -> None:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        self._writer = SummaryWriter(str(directory), purge_step=last_step + 1 if last_step else None)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class ProgressLine:
+    """One line on the terminal a report."""
+
+    def __init__(self, total_steps: int) -> None:
+        self._total = total_steps
+        self._width = len(str(total_steps))
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        head = f"step {step:>{self._width}}/{self._total}"
+        if "validation/loss" in values and "train/loss" not in values:
+            loss = values["validation/loss"]
+            print(f"{head}  validation loss {loss:.4f}  perplexity {math.exp(min(loss, 700)):.2f}", flush=True)
+            return
+        parts = [
+            head,
+            f"loss {values['train/loss']:.4f}",
+            f"lr {values['train/lr']:.3g}",
+            f"grad norm {values['train/grad_norm']:.3f}",
+            f"{values['throughput/tokens_per_second']:,.0f} tokens/s",
+        ]
+        if "throughput/mfu" in values:
+            parts.append(f"MFU {values['throughput/mfu']:.1%}")
+        parts.append(f"{values['memory/peak_gib']:.2f} GiB")
+        print("  ".join(parts), flush=True)
+
+    def close(self) -> None: ...
+
+
+class Throughput:
+    """Tokens and FLOPs since the last report, as rates over wall time."""
+
+    def __init__(self, peak_tflops: float | None, devices: int) -> None:
+        self._peak = peak_tflops * 1e12 * devices if peak_tflops else None
+        self._tokens = 0.0
+        self._flops = 0.0
+        self._started = time.perf_counter()
+
+    def add(self, tokens: float, flops: float) -> None:
+        self._tokens += tokens
+        self._flops += flops
+
+    def report(self) -> dict[str, float]:
+        now = time.perf_counter()
+        seconds = now - self._started
+        rates = {"throughput/tokens_per_second": self._tokens / seconds}
+        if self._peak:
+            rates["throughput/mfu"] = self._flops / seconds / self._peak
+        self._tokens, self._flops, self._started = 0.0, 0.0, now
+        return rates
+
+    def restart(self) -> None:
+        """Leave the time since the last report out: it was spent on evaluation or saving."""
+        self._started = time.perf_counter() if not self._tokens else self._started
+
+
+def peak_tflops(configured: float | None, device: Any) -> float | None:
+    """Peak of one device in TFLOP/s: as configured, or looked up by the GPU's name; None where unknown."""
+    if configured is not None or device.type != "cuda":
+        return configured
+    import torch
+
+    name = torch.cuda.get_device_name(device)
+    return next((peak for key, peak in _PEAK_TFLOPS.items() if key in name), None)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """All records of a metrics file, without a half-written last line."""
+    return [json.loads(line) for line in _complete_lines(path)]
+
+
+def _complete_lines(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    return text[: text.rfind("\n") + 1].splitlines()

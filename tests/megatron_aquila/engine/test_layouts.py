@@ -1,0 +1,75 @@
+"""Every layout computes the same: losses, gradient norms and weights over 20 steps from the same start."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from tests.megatron_aquila.engine.runs import Engine, rows, tiny_run
+from tests.world import world
+
+LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
+    "TP2": (2, {"parallel__tensor_parallel": 2}),
+    "TP2+SP": (2, {"parallel__tensor_parallel": 2, "parallel__sequence_parallel": True}),
+    "PP2": (2, {"parallel__pipeline_parallel": 2}),
+    "TP2xPP2": (4, {"parallel__tensor_parallel": 2, "parallel__pipeline_parallel": 2}),
+    "PP2+VPP2": (2, {"parallel__pipeline_parallel": 2, "parallel__virtual_pipeline": 2}),
+    "DP2": (2, {}),
+    "DP2+distributed optimizer": (2, {"parallel__distributed_optimizer": True}),
+    "DP2+overlap": (
+        2,
+        {
+            "parallel__distributed_optimizer": True,
+            "parallel__overlap_grad_reduce": True,
+            "parallel__overlap_param_gather": True,
+        },
+    ),
+    "full recompute": (1, {"training__recompute": "full"}),
+    "selective recompute": (1, {"training__recompute": "selective"}),
+    "micro-batches of 4": (1, {"training__micro_batch_size": 4}),
+    "TP2+SP+tied": (
+        2,
+        {"parallel__tensor_parallel": 2, "parallel__sequence_parallel": True, "model__shape__tie_embeddings": True},
+    ),
+    "PP2+tied": (2, {"parallel__pipeline_parallel": 2, "model__shape__tie_embeddings": True}),
+}
+
+
+def twenty_steps(**changes: Any) -> tuple[list[dict[str, float]], dict[str, torch.Tensor]]:
+    from megatron_aquila.engine.device import choose_device
+    from megatron_aquila.engine.parallel import parallel_world
+
+    run = tiny_run(**changes)
+    with parallel_world(run, choose_device("cpu")) as layout:
+        engine = Engine(run, layout)
+        data = rows(run.training.global_batch_size * run.total_steps)
+        reports = [engine.step(step, data) for step in range(run.total_steps)]
+        weights = engine.weights()
+    return reports, {name: value.numpy() for name, value in weights.items()}
+
+
+_baselines: dict[bool, Any] = {}
+
+
+def baseline(tied: bool) -> Any:
+    if tied not in _baselines:
+        _baselines[tied] = world(1, twenty_steps, **({"model__shape__tie_embeddings": True} if tied else {}))[0]
+    return _baselines[tied]
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layout_agrees_with_one_process(name: str) -> None:
+    size, changes = LAYOUTS[name]
+    expected, expected_weights = baseline("tied" in name)
+    results = world(size, twenty_steps, **changes)
+    for reports, weights in results:
+        for step, (report, wanted) in enumerate(zip(reports, expected)):
+            assert report["count"] == wanted["count"]
+            assert report["loss"] == pytest.approx(wanted["loss"], abs=1e-5), f"step {step}"
+            assert report["grad_norm"] == pytest.approx(wanted["grad_norm"], rel=1e-4), f"step {step}"
+        assert weights.keys() == expected_weights.keys()
+        for tensor, value in weights.items():
+            assert abs(value - expected_weights[tensor]).max() < 1e-5, tensor
+    assert expected[-1]["loss"] < expected[0]["loss"] - 0.2, "the run must learn, or equality shows nothing"

@@ -1,0 +1,117 @@
+"""Run a function as the ranks of a gloo world, in processes that stay warm between tests.
+
+    losses = world(4, train_twenty_steps, tensor_parallel=2, pipeline_parallel=2)
+
+calls `train_twenty_steps(tensor_parallel=2, pipeline_parallel=2)` in four processes with the environment of torchrun
+and returns the four results in rank order. Importing Megatron takes seconds, so the processes are kept.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import multiprocessing
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+_TIMEOUT_SECONDS = 240
+
+
+class WorldError(AssertionError):
+    """A rank failed; the message is its traceback."""
+
+
+class _Worker:
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, child = context.Pipe()
+        self.process = context.Process(target=_serve, args=(child, sys.path), daemon=True)
+        self.process.start()
+        child.close()
+
+
+_workers: list[_Worker] = []
+
+
+def world(size: int, function: Callable[..., Any], **arguments: Any) -> list[Any]:
+    """The results of `function(**arguments)` on every rank; both must be importable and picklable.
+
+    Raises:
+        WorldError: a rank raised, died or took too long. The processes are started anew for the next call.
+    """
+    while len(_workers) < size:
+        _workers.append(_Worker())
+    port = _free_port()
+    ranks = _workers[:size]
+    for rank, worker in enumerate(ranks):
+        environment = {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(size),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
+        worker.connection.send((environment, function.__module__, function.__qualname__, arguments))
+    results: dict[int, Any] = {}
+    while len(results) < size:
+        pending = {worker.connection: rank for rank, worker in enumerate(ranks) if rank not in results}
+        ready = wait(list(pending), timeout=_TIMEOUT_SECONDS)
+        if not ready:
+            _stop()
+            raise WorldError(f"ranks {sorted(pending.values())} did not finish in {_TIMEOUT_SECONDS} s")
+        for connection in ready:
+            assert isinstance(connection, Connection)
+            rank = pending[connection]
+            try:
+                failed, value = connection.recv()
+            except EOFError:
+                _stop()
+                raise WorldError(f"rank {rank} died") from None
+            if failed:
+                _stop()
+                raise WorldError(f"rank {rank}:\n{value}")
+            results[rank] = value
+    return [results[rank] for rank in range(size)]
+
+
+def _stop() -> None:
+    while _workers:
+        worker = _workers.pop()
+        worker.process.kill()
+        worker.process.join()
+        worker.connection.close()
+
+
+atexit.register(_stop)
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _serve(connection: Connection, path: list[str]) -> None:
+    sys.path[:] = path
+    os.environ["OMP_NUM_THREADS"] = "1"
+    import torch
+
+    torch.set_num_threads(1)
+    while True:
+        try:
+            environment, module, name, arguments = connection.recv()
+        except EOFError:
+            return
+        os.environ.update(environment)
+        try:
+            function = importlib.import_module(module)
+            for part in name.split("."):
+                function = getattr(function, part)
+            connection.send((False, function(**arguments)))  # type: ignore[operator]
+        except BaseException:  # whatever it was, the test must see it
+            connection.send((True, traceback.format_exc()))
