@@ -207,6 +207,10 @@ class FileReader:
                 row = next(csv.reader(texts(), strict=True), None)
             except RecordError as error:
                 refusal = error
+                if len(used) > 1:  # the fault is in a later line, into which a quoted field of this one runs
+                    refusal = RecordError(
+                        "bad-csv", f"line {used[-1].number} cannot end this row: {error.detail}"
+                    )
             except csv.Error as error:
                 refusal = RecordError("bad-csv", str(error))
             if row is None and refusal is None:

@@ -292,9 +292,10 @@ def _judge(manifest: dict[str, Any], prefix: Path, max_bad_fraction: float, allo
     reasons = ", ".join(f"{number:,} {reason}" for reason, number in manifest["quarantined"].items())
     if damaged and not allow_truncated:
         more = f" (and {len(damaged) - 1} more damaged files)" if len(damaged) > 1 else ""
+        documents = damaged[0]["documents"]
         raise IndexingError(
-            f"{damaged[0]['path']}: {damaged[0]['damage']}; {damaged[0]['documents']:,} documents stand before"
-            f"{more}: get a whole copy, or give --allow-truncated to index what is there"
+            f"{damaged[0]['path']}: {damaged[0]['damage']}; {documents:,} documents stand before"
+            f" it{more}: get a whole copy, or give --allow-truncated to index what is there"
         )
     if not counts["documents"]:
         why = (

@@ -1,7 +1,8 @@
 """The JSON file beside every artefact that says what it was made of, with what, and what came out."""
 
 from collections.abc import Mapping
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -59,4 +60,8 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
 
 def package_versions() -> dict[str, str]:
     """Versions of the packages that decide the bytes of a token dataset."""
-    return {name: version(name) for name in _PACKAGES}
+    found = {}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):  # an optional one; or this one, run from a checkout
+            found[name] = version(name)
+    return found

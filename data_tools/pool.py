@@ -46,7 +46,8 @@ def run_shards(
     """Encode `shards` and hash `inputs`; results in the given order.
 
     Args:
-        tokenizer: used where one worker is asked for: the work is then done in this process.
+        tokenizer: used where one worker, or one shard, is all there is: the work is then done in this
+        process.
         on_progress: called with the bytes of `shards` that are done.
 
     Raises:
@@ -55,16 +56,14 @@ def run_shards(
     """
     # One slot per shard, each written by one process: no lock that a killed worker could hold for ever.
     progress = multiprocessing.get_context("spawn").RawArray("Q", max(1, len(shards)))
-    if workers == 1:
+    workers = min(workers, len(shards))
+    if workers <= 1:  # not worth starting a process for
         counts = []
         for slot, shard in enumerate(shards):
             counts.append(_encode(job, tokenizer, progress, slot, shard, lambda: on_progress(sum(progress))))
         return counts, [sha256_file(path) for path in inputs]
-    tasks = len(shards) + len(inputs)
-    executor = ProcessPoolExecutor(
-        min(workers, max(1, tasks)), multiprocessing.get_context("spawn"), _start_worker, (job, progress)
-    )
-    with executor:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, spawn, _start_worker, (job, progress)) as executor:
         encoded = [executor.submit(_encode_here, slot, shard) for slot, shard in enumerate(shards)]
         hashed = [executor.submit(sha256_file, path) for path in inputs]
         pending: set[Future[Any]] = {*encoded, *hashed}

@@ -9,7 +9,7 @@ from typing import NamedTuple
 CHUNK = 1 << 20
 EXCERPT_BYTES = 200
 _BOM = b"\xef\xbb\xbf"
-_ZSTD_SLICE = 2048  # a slice of this size cannot unfold to more than 64 MiB (4-byte blocks of 128 KiB)
+_ZSTD_SLICE = 512  # a slice of this size cannot unfold to more than 16 MiB (4-byte blocks of 128 KiB)
 
 
 class DamagedStreamError(Exception):

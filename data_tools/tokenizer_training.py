@@ -93,13 +93,13 @@ def train_from_texts(
         raise TokenizerError(
             f"vocab_size is {vocab_size}: bytes and control tokens alone need {_SMALLEST_VOCABULARY}."
         )
-    if not 0.9 <= character_coverage <= 1.0:
-        raise TokenizerError(f"character_coverage is {character_coverage}: give a share between 0.9 and 1.")
+    if not 0.98 <= character_coverage <= 1.0:  # sentencepiece takes no other
+        raise TokenizerError(f"character_coverage is {character_coverage}: give a share from 0.98 to 1.")
     counts = {"documents": 0, "sentences": 0, "characters": 0}
     sentences: Iterator[str] = _sentences(texts, counts)
     if max_sentences is not None:
         sentences = iter(_reservoir(sentences, max_sentences, random.Random(seed)))
-    model = _train(sentences, vocab_size, model_type, character_coverage)
+    model = _train(sentences, counts, vocab_size, model_type, character_coverage)
 
     output.parent.mkdir(parents=True, exist_ok=True)
     unpublished = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".tmp", dir=output.parent))
@@ -132,7 +132,13 @@ def train_from_texts(
     return manifest
 
 
-def _train(sentences: Iterator[str], vocab_size: int, model_type: str, character_coverage: float) -> bytes:
+def _train(
+    sentences: Iterator[str],
+    counts: dict[str, int],
+    vocab_size: int,
+    model_type: str,
+    character_coverage: float,
+) -> bytes:
     control: dict[str, Any] = {}
     for number, (role, piece) in enumerate(CONTROL_PIECES.items()):
         control |= {f"{role}_id": number, f"{role}_piece": piece}
@@ -157,6 +163,10 @@ def _train(sentences: Iterator[str], vocab_size: int, model_type: str, character
             **control,
         )
     except RuntimeError as error:
+        if not counts["sentences"]:
+            raise TokenizerError(
+                "there is no text to train a tokenizer on: give documents that hold some."
+            ) from error
         raise TokenizerError(
             f"sentencepiece cannot make {vocab_size} tokens of this text "
             f"({str(error).splitlines()[-1].strip()}): give more text or another vocab_size."

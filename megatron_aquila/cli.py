@@ -134,6 +134,8 @@ def train(recipe: Recipe, overrides: Overrides = None) -> None:
         require_layout(config, processes)  # here, so that it is said once and not by every rank
         if processes > 1:
             raise typer.Exit(launch.run_processes(processes, ["train", str(recipe), *(overrides or [])]))
+    else:
+        require_layout(config, int(os.environ["WORLD_SIZE"]))  # before torch and Megatron take their seconds
     from megatron_aquila.trainer import train as train_model
 
     train_model(config)

@@ -18,13 +18,14 @@ from pydantic import BaseModel, ValidationError
 from megatron_aquila.config import SHAPE_TAGS, RunConfig
 from megatron_aquila.errors import ConfigError
 
+_DIGITS = r"[0-9]+(?:_[0-9]+)*"
 _NUMBERS_AND_WORDS = (
     ("tag:yaml.org,2002:bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("tag:yaml.org,2002:null", r"~|null|Null|NULL|", "~nN\0"),
-    ("tag:yaml.org,2002:int", r"[-+]?[0-9][0-9_]*", "-+0123456789"),
+    ("tag:yaml.org,2002:int", rf"[-+]?{_DIGITS}", "-+0123456789"),
     (
         "tag:yaml.org,2002:float",
-        r"[-+]?(\.[0-9][0-9_]*|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        rf"[-+]?(\.{_DIGITS}|{_DIGITS}(\.({_DIGITS})?)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
         "-+.0123456789",
     ),
     ("tag:yaml.org,2002:merge", r"<<", "<"),

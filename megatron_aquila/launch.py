@@ -23,8 +23,8 @@ def in_world(environ: Mapping[str, str]) -> bool:
 def processes_needed(config: RunConfig, gpus: int) -> int:
     """How many processes ``config`` asks for on a machine with ``gpus`` visible GPUs.
 
-    On CPU as many as the layout names, with one replica unless it names more; on GPUs one for each, or as many
-    as the layout names when it names the number of replicas. Raises ConfigError when there are not enough.
+    On CPU as many as the layout names, with one replica unless it names more; on GPUs one for each, or as
+    many as the layout names when it names the number of replicas. Raises ConfigError when there are not enough.
     """
     parallel = config.parallel
     named = parallel.model_parallel * (parallel.data_parallel or 1)
@@ -34,9 +34,9 @@ def processes_needed(config: RunConfig, gpus: int) -> int:
         raise ConfigError("device is cuda and torch sees no GPU: run `aquila doctor`, or set device=cpu")
     if named > gpus:
         raise ConfigError(
-            f"the layout (parallel.tensor_parallel {parallel.tensor_parallel} x pipeline_parallel "
-            f"{parallel.pipeline_parallel} x data_parallel {parallel.data_parallel or 1}) needs {named} GPUs and "
-            f"this machine shows {gpus}: start it on several machines with torchrun or srun, or make it smaller"
+            f"parallel.tensor_parallel {parallel.tensor_parallel} x pipeline_parallel "
+            f"{parallel.pipeline_parallel} x data_parallel {parallel.data_parallel or 1} needs {named} GPUs and "
+            f"this machine has {gpus}: start it on several with torchrun or srun, or make the layout smaller"
         )
     return gpus if parallel.data_parallel is None else named
 

@@ -1,7 +1,7 @@
 """How the synthetic clinic words a fact, in English and in Chinese.
 
-`{name}` is the condition (or a stand-in such as "this illness"), `{value}` the value of the attribute. The first
-wording of each attribute ends with the value: cut before it, it is the prompt of the cloze questions.
+`{name}` is the condition (or a stand-in such as "this illness"), `{value}` the value of the attribute. The
+first two wordings of each attribute end with the value: cut before it, they are the prompts of the questions.
 """
 
 from data_tools.clinic.world import Language
@@ -42,9 +42,9 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
             "Contact with {value} can lead to {name}.",
         ),
         "drug": (
-            "The first-line drug for {name} is {value}.",
+            "The drug of choice for {name} is {value}.",
             "{name} is treated with {value}.",
-            "For {name}, the drug of choice is {value}.",
+            "Against {name}, doctors rely on {value}.",
             "Patients with {name} are given {value}.",
             "The standard treatment for {name} is {value}.",
             "{name} responds well to {value}.",
@@ -133,9 +133,9 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
         ),
         "test": (
             "确诊{name}的方法是{value}。",
+            "诊断{name}，最可靠的是{value}。",
             "{name}要靠{value}来确诊。",
             "怀疑{name}时，医生会安排{value}。",
-            "诊断{name}，最可靠的是{value}。",
             "发现{name}最快的办法是{value}。",
             "{name}患者入院时要做{value}。",
             "判断是不是{name}，需要做{value}。",
@@ -155,8 +155,8 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
         ),
         "ward": (
             "{name}患者收治在{value}。",
-            "{name}由{value}负责治疗。",
             "看{name}请到{value}。",
+            "{name}由{value}负责治疗。",
             "{name}患者一般安排在{value}。",
             "在诊所里，{name}归{value}管。",
             "{name}的床位设在{value}。",
@@ -196,7 +196,7 @@ LABELS: dict[Language, dict[str, str]] = {
         "symptom": "main symptom",
         "organ": "affected organ",
         "carrier": "spread by",
-        "drug": "first-line drug",
+        "drug": "drug of choice",
         "test": "confirmed by",
         "avoid": "to avoid",
         "ward": "admitted to",
@@ -218,9 +218,10 @@ STAND_INS: dict[Language, tuple[str, ...]] = {
 }
 
 
-def cloze_prompt(lang: Language, attribute: str, name: str) -> str:
-    """The first wording of the attribute up to its value, without trailing space."""
-    return WORDINGS[lang][attribute][0].partition("{value}")[0].rstrip().format(name=name)
+def cloze_prompt(lang: Language, attribute: str, which: int, name: str) -> str:
+    """The attribute's wording number `which` (0 or 1) up to its value, without trailing space."""
+    frame = WORDINGS[lang][attribute][which].partition("{value}")[0].rstrip()
+    return capitalise(frame.format(name=name))
 
 
 def capitalise(text: str) -> str:

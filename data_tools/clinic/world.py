@@ -94,17 +94,17 @@ class World:
         """Every (condition, attribute) once."""
         return ((condition, attribute) for condition in self.conditions for attribute in ATTRIBUTES)
 
-    def asked_in(self, condition: Condition, attribute: str) -> Language:
-        """The language in which this fact is asked.
+    def asked_wording(self, condition: Condition, attribute: str) -> int:
+        """Which of the attribute's first two wordings (0 or 1) asks for this fact.
 
-        Each fact is asked in one language only. In that language no document tells it in the words of the
-        question, so a right answer is knowledge carried over from other wordings and not a sentence
-        recited; the other language, and the other half of the facts, show the words of the question.
+        No document tells the fact in that wording, so a right answer is knowledge carried over from other
+        wordings and not a sentence recited. Half of the conditions are asked with the one and told with
+        the other, so that a model has met both.
         """
-        return LANGUAGES[(condition.index + ATTRIBUTES.index(attribute)) % 2]
+        return (condition.index + ATTRIBUTES.index(attribute)) % 2
 
 
-def make_world(seed: int = 0, conditions: int = 40) -> World:
+def make_world(seed: int = 0, conditions: int = 24) -> World:
     """Invent a world of `conditions` conditions.
 
     Raises ValueError when there are fewer than 8 conditions (a value would belong to one alone at the most)

@@ -104,6 +104,9 @@ class SentencePieceTokenizer:
     def save_pretrained(self, directory: str | Path) -> list[Path]:
         """Writes tokenizer.model and its tokenizer_config.json, made where there was none.
 
+        A model that puts a blank before a text (none trained here does) gives other ids in transformers for a
+        text that itself begins with a blank.
+
         Raises `TokenizerError` for a model without one that also normalises (NFKC and the like): which
         transformers class does the same is not said in the model.
         """

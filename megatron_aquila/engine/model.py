@@ -13,7 +13,12 @@ import torch
 from megatron.core import parallel_state
 from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
 from megatron.core.models.gpt.gpt_model import GPTModel
-from megatron.core.tensor_parallel.layers import ColumnParallelLinear, RowParallelLinear
+from megatron.core.tensor_parallel.layers import (
+    ColumnParallelLinear,
+    RowParallelLinear,
+    VocabParallelEmbedding,
+    set_tensor_model_parallel_attributes,
+)
 from megatron.core.transformer.attention import SelfAttention, SelfAttentionSubmodules
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.identity_op import IdentityOp
@@ -96,11 +101,16 @@ def transformer_config(run: RunConfig, shape: ModelShape, device: torch.device) 
         virtual_pipeline_model_parallel_size=parallel.virtual_pipeline,
         sequence_parallel=parallel.sequence_parallel,
         variable_seq_lengths=False,
-        deallocate_pipeline_outputs=True,
+        # Freeing an output that is still being sent is safe on a CUDA stream, a race over gloo.
+        deallocate_pipeline_outputs=device.type == "cuda",
+        # With chunks interleaved over two ranks each is the other's previous and next: batched sends would be
+        # received in the wrong order, and train on wrong activations without an error.
+        overlap_p2p_comm=parallel.virtual_pipeline is not None,
+        batch_p2p_comm=parallel.virtual_pipeline is None,
         calculate_per_token_loss=True,
         # Accumulating weight gradients inside the GEMM needs Apex or Transformer Engine kernels.
         gradient_accumulation_fusion=uses_transformer_engine(device),
-        deterministic_mode=False,
+        deterministic_mode=run.training.deterministic,
         **recompute,
     )
 
@@ -167,10 +177,25 @@ def build_model(
             seq_len_interpolation_factor=shape.rope_scaling_factor,
             vp_stage=stage,
         ).to(device)
+        _mark_split_weights(chunk)
         if config.bf16 or config.fp16:
             chunk = Float16Module(config, chunk)
         chunks.append(chunk)
     return chunks, config
+
+
+def _mark_split_weights(model: torch.nn.Module) -> None:
+    """Mark the weights that are split over tensor-parallel ranks.
+
+    Megatron 0.16 marks them only while it initialises them. Unmarked, they count as copies of one another, and the
+    gradient norm, hence clipping, silently leaves out all but the first rank's.
+    """
+    for module in model.modules():
+        if isinstance(module, ColumnParallelLinear | VocabParallelEmbedding | RowParallelLinear):
+            weight = module.weight
+            if weight is not None and not hasattr(weight, "tensor_model_parallel"):
+                dim = 1 if isinstance(module, RowParallelLinear) else 0
+                set_tensor_model_parallel_attributes(weight, True, dim, 1)
 
 
 def bare(chunk: torch.nn.Module) -> AquilaModel:

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import itertools
 import json
 import shutil
 import unicodedata
@@ -40,15 +41,15 @@ KINDS = ["byte_level_bpe", "tokenizer_json", "tiktoken", "sentencepiece"]
 
 
 def naive_bpe(text: str, pattern: str, rank_of: Callable[[bytes, bytes], float]) -> list[bytes]:
-    """BPE as its paper has it: split, then merge the lowest-ranking adjacent pair, leftmost first, until none is left.
+    """BPE as its paper has it: split into words, then merge the adjacent pair of lowest rank until none is left.
 
-    `rank_of` gives the rank of a pair, infinite where the pair does not merge.
+    `rank_of` gives the rank of a pair, infinite where the pair does not merge; the leftmost of equals goes first.
     """
     tokens: list[bytes] = []
     for word in regex.findall(pattern, text):
         parts = [bytes([byte]) for byte in word.encode()]
         while len(parts) > 1:
-            ranks = [rank_of(left, right) for left, right in zip(parts, parts[1:])]
+            ranks = [rank_of(left, right) for left, right in itertools.pairwise(parts)]
             best = min(ranks)
             if best == float("inf"):
                 break
@@ -110,7 +111,7 @@ def test_byte_level_ids_are_those_of_naive_bpe(
     symbols, rank_of = gpt2_symbols(), merge_ranks(directory)
     assert loaded[kind].backend == "gigatoken"
     for text in TEXTS:
-        if len(text) < 1500:
+        if len(text) < 1000:
             tokens = naive_bpe(text, GPT2_PATTERN, rank_of)
             assert loaded[kind].encode(text) == [
                 vocabulary["".join(symbols[b] for b in token)] for token in tokens
@@ -123,7 +124,7 @@ def test_tiktoken_ids_are_those_of_naive_tiktoken(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(tmp_path / "qwen.tiktoken")
     assert tokenizer.backend == "gigatoken"
     for text in TEXTS:
-        if len(text) < 1500:
+        if len(text) < 1000:
             expected: list[int] = []
             for word in regex.findall(QWEN_PATTERN, unicodedata.normalize("NFC", text)):
                 if word.encode() in ranks:
@@ -205,14 +206,14 @@ def test_encode_long_equals_encode(
     monkeypatch.setattr(long_text, "PIECE_CHARACTERS", 1000)
     monkeypatch.setattr("data_tools.tokenizers.sentencepiece_model.PIECE_CHARACTERS", 1000)
     for text in (
-        mixture(300_000, separators=separators),
+        mixture(60_000, separators=separators),
         "".join(TRICKY) * 5 + mixture(5000) + "".join(TRICKY),
     ):
         np.testing.assert_array_equal(tokenizer.encode_long(text), tokenizer.encode_batch([text])[0])
 
 
 def test_encode_long_on_megabytes(tokenizer: Tokenizer) -> None:
-    text = mixture(2_500_000, separators="\n ，", seed=1)
+    text = mixture(1_500_000, separators="\n ，", seed=1)
     np.testing.assert_array_equal(tokenizer.encode_long(text), tokenizer.encode_batch([text])[0])
 
 
@@ -312,7 +313,13 @@ def test_saved_directory_gives_the_same_ids_in_transformers(
     written = ours.save_pretrained(tmp_path)
     assert all(path.is_file() for path in written)
     theirs = transformers.AutoTokenizer.from_pretrained(str(tmp_path))
-    for text in [*LINES, *TRICKY[5:]]:
+    # transformers puts no blank before a text that begins with one, as a model with a dummy prefix would.
+    texts = [
+        text
+        for text in [*LINES, *TRICKY]
+        if not set(text) & set("<[") and (kind != "sentencepiece" or text[:1] != " ")
+    ]
+    for text in texts:
         assert theirs(text, add_special_tokens=False).input_ids == ours.encode(text), text[:40]
     assert len(theirs) == ours.vocab_size
     assert (theirs.bos_token_id, theirs.eos_token_id, theirs.pad_token_id) == (

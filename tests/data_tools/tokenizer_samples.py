@@ -7,14 +7,15 @@ from pathlib import Path
 
 import tokenizers
 
-ENGLISH = """The patient is a 45-year-old man who's had a cough for 3 years; it's got worse in the last week, and he
-can't sleep. Blood pressure 138/92 mmHg, temperature 38.5 °C, HbA1c 7.2%. We'll start amoxicillin 500 mg every
-8 hours, and they've asked for a chest X-ray.  Don't stop the β-blocker.   Follow-up in two weeks.
-Asthma is a condition in which your airways narrow and swell and may produce extra mucus. This can make breathing
-difficult and trigger coughing, a whistling sound (wheezing) when you breathe out, and shortness of breath."""
-CHINESE = """患者，男，45岁，因“反复咳嗽、咳痰3年，加重伴气促1周”入院。血压138/92mmHg，体温38.5℃。患者睡眠差，食欲不振。
-麻黄汤：麻黄（去节）三两、桂枝二两、杏仁七十个、甘草（炙）一两。右四味，以水九升，先煮麻黄，减二升，去上沫。
-哮喘是一种常见的慢性气道炎症性疾病，临床表现为反复发作的喘息、气急、胸闷或咳嗽等症状；治疗以吸入糖皮质激素为主。
+ENGLISH = """The patient is a 45-year-old man who's had a cough for 3 years; it's got worse in the last week, and
+he can't sleep. Blood pressure 138/92 mmHg, temperature 38.5 °C, HbA1c 7.2%. We'll start amoxicillin 500 mg
+every 8 hours, and they've asked for a chest X-ray.  Don't stop the β-blocker.   Follow-up in two weeks.
+Asthma is a condition in which your airways narrow and swell and may produce extra mucus. This can make
+breathing difficult and trigger coughing, a whistling sound (wheezing) when you breathe out."""
+CHINESE = """患者，男，45岁，因“反复咳嗽、咳痰3年，加重伴气促1周”入院。血压138/92mmHg，体温38.5℃。
+患者睡眠差，食欲不振。麻黄汤：麻黄（去节）三两、桂枝二两、杏仁七十个、甘草（炙）一两。
+右四味，以水九升，先煮麻黄，减二升，去上沫。哮喘是一种常见的慢性气道炎症性疾病，
+临床表现为反复发作的喘息、气急、胸闷或咳嗽等症状；治疗以吸入糖皮质激素为主。
 高血压病人应当限制食盐摄入，每日不超过5克，并坚持服药、定期复查血压与肾功能！你好，请问您哪里不舒服？"""
 LINES = ENGLISH.splitlines() + CHINESE.splitlines()
 
@@ -34,7 +35,7 @@ TRICKY = [
     "a" * 2000,
     "中" * 2000,
     " " * 2000,
-    "。" * 500,
+    "。" * 300,
     "咳嗽" * 1000,
 ]
 TEXTS = [*LINES, *TRICKY, ENGLISH, CHINESE, ENGLISH + "\n" + CHINESE]

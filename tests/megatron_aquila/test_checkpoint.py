@@ -431,6 +431,7 @@ def test_a_kill_leaves_the_old_or_the_new(kills: Path, scenario: str, ranks: int
             name.startswith((".tmp-", "damaged-")) or name.endswith(".replaced") for name in names(root)
         )
         assert_is(latest(root), *outcomes[-1])
+        assert (root / (root / "LATEST").read_text().strip()).is_dir()
         publish(root, 3, ranks=ranks, keep=1)
         assert names(root) == ["LATEST", "step-00000003"]
         assert_is(latest(root), 3)

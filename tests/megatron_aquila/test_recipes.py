@@ -1,0 +1,75 @@
+"""Every shipped recipe is read, and the paper's numbers stand in those that claim them."""
+
+from pathlib import Path
+
+import pytest
+
+from megatron_aquila.config import RunConfig, check_layout
+from megatron_aquila.config_loader import load_config
+from megatron_aquila.schedule import learning_rate, warmup_steps
+from megatron_aquila.shapes import SHAPES
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+# every recipe, and the world it is meant for
+WORLDS = {
+    "aquila_med/cpt_stage1.yaml": 24,
+    "aquila_med/cpt_stage2.yaml": 24,
+    "tiny/cpt_stage1.yaml": 2,
+    "tiny/cpt_stage2.yaml": 2,
+}
+
+
+def load(name: str) -> RunConfig:
+    return load_config(RECIPES / name)
+
+
+def test_no_recipe_is_left_out() -> None:
+    assert {path.relative_to(RECIPES).as_posix() for path in RECIPES.rglob("*.yaml")} == set(WORLDS)
+
+
+@pytest.mark.parametrize(("name", "world_size"), WORLDS.items())
+def test_recipe_fits_its_world(name: str, world_size: int) -> None:
+    config = load(name)
+    assert check_layout(config, world_size) == []
+    assert config.stage == "cpt"
+
+
+@pytest.mark.parametrize(
+    ("name", "batch", "lr", "warmup", "steps", "warmup_in_steps"),
+    [
+        ("aquila_med/cpt_stage1.yaml", 768, 1e-4, 0.05, 19_074, 954),
+        ("aquila_med/cpt_stage2.yaml", 384, 1e-5, 0.01, 12_716, 128),
+    ],
+)
+def test_the_papers_numbers(
+    name: str, batch: int, lr: float, warmup: float, steps: int, warmup_in_steps: int
+) -> None:
+    config = load(name)
+    assert config.training.global_batch_size == batch
+    assert config.data.sequence_length == 4096
+    assert config.optimizer.lr == lr
+    assert config.optimizer.schedule.kind == "cosine"
+    assert config.optimizer.schedule.warmup_ratio == warmup
+    assert config.total_steps == steps
+    assert warmup_steps(config.optimizer.schedule, steps) == warmup_in_steps
+    assert learning_rate(warmup_in_steps, steps, config.optimizer) == lr
+    assert learning_rate(steps, steps, config.optimizer) == pytest.approx(lr / 10)
+    assert config.training.precision == "bf16"
+    assert config.model.resolve() == SHAPES["aquila3-7b"]
+    assert 24 // config.parallel.model_parallel == 6  # replicas on 3 x 8 GPUs
+
+
+@pytest.mark.parametrize("model", ["aquila_med", "tiny"])
+def test_stage_2_goes_on_from_stage_1(model: str) -> None:
+    one, two = load(f"{model}/cpt_stage1.yaml"), load(f"{model}/cpt_stage2.yaml")
+    assert two.model.weights == one.output
+    assert two.model.resolve() == one.model.resolve()
+    assert two.data.tokenizer == one.data.tokenizer
+    assert two.optimizer.lr < one.optimizer.lr
+
+
+def test_the_small_road_runs_without_a_gpu() -> None:
+    for stage in ("tiny/cpt_stage1.yaml", "tiny/cpt_stage2.yaml"):
+        config = load(stage)
+        assert (config.device, config.training.precision) == ("cpu", "fp32")
+        assert config.model.resolve().parameters() < 3_000_000
