@@ -40,7 +40,7 @@ Inputs = Annotated[
     typer.Argument(
         help="Files, directories or patterns: .jsonl, .json, .csv (also .gz, .zst), .parquet. In this order; "
         "within a directory or pattern, by path.",
-        metavar="INPUT...",
+        metavar="INPUT",
     ),
 ]
 
@@ -49,9 +49,7 @@ Inputs = Annotated[
 def index(
     inputs: Inputs,
     tokenizer: Annotated[Path, typer.Option(help="Tokenizer directory or file.")],
-    output: Annotated[
-        Path, typer.Option(help="Path prefix: PREFIX.bin and PREFIX.idx are written.", metavar="PREFIX")
-    ],
+    output: Annotated[Path, typer.Option(help="Path prefix: PREFIX.bin and PREFIX.idx are written.", metavar="PREFIX")],
     text_key: Annotated[
         list[str] | None,
         typer.Option(help="Field that holds the text [text]. Given several times: joined by a line end."),
@@ -59,9 +57,7 @@ def index(
     id_key: Annotated[str, typer.Option(help="Field that holds the id; it may be missing.")] = "id",
     encoding: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Text encoding [utf-8], such as gb18030. Given several times: tried in turn on each line."
-        ),
+        typer.Option(help="Text encoding [utf-8], such as gb18030. Given several times: tried in turn on each line."),
     ] = None,
     eod: Annotated[
         str | None,
@@ -237,20 +233,10 @@ def _print_summary(console: "Console", summary: "IndexSummary") -> None:
         rows.append(("repeated ids", f"{counts['duplicate_ids']:,}"))
     empty = sum(1 for entry in manifest["inputs"] if not entry["bytes"])
     rows.append(("files", f"{len(manifest['inputs']):,}" + (f", {empty:,} of them empty" if empty else "")))
-    rows += [
-        ("damaged", f"{entry['path']}: {entry['damage']}")
-        for entry in manifest["inputs"]
-        if "damage" in entry
-    ]
+    rows += [("damaged", f"{entry['path']}: {entry['damage']}") for entry in manifest["inputs"] if "damage" in entry]
     if summary.shards_reused:
-        rows.append(
-            ("shards", f"{summary.shards_done:,} done, {summary.shards_reused:,} kept from an earlier run")
-        )
-    rate = (
-        counts["text_bytes"] / 1e6 / summary.seconds
-        if summary.shards_done and not summary.shards_reused
-        else None
-    )
+        rows.append(("shards", f"{summary.shards_done:,} done, {summary.shards_reused:,} kept from an earlier run"))
+    rate = counts["text_bytes"] / 1e6 / summary.seconds if summary.shards_done and not summary.shards_reused else None
     rows.append(("time", f"{summary.seconds:.1f} s" + (f", {rate:.1f} MB/s of text" if rate else "")))
     for name, text in rows:
         table.add_row(name, text)

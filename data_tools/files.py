@@ -22,9 +22,7 @@ COMPRESSIONS = (".gz", ".zst")
 FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 _DIAGNOSIS_BYTES = 16 << 20  # the slow second parse that finds the reason is for lines up to this size
 _PARQUET_BATCH = 256
-_CSV_RECORD_BYTES = (
-    16 << 20
-)  # of a record that spans lines: its lines are kept, to start again after the first
+_CSV_RECORD_BYTES = 16 << 20  # of a record that spans lines: its lines are kept, to start again after the first
 
 
 class Record(NamedTuple):
@@ -55,9 +53,7 @@ class ReadOptions:
             try:
                 newline = "\n".encode(codecs.lookup(name).name)
             except (LookupError, UnicodeError) as error:
-                raise ValueError(
-                    f"unknown text encoding {name!r}: use a name such as utf-8 or gb18030"
-                ) from error
+                raise ValueError(f"unknown text encoding {name!r}: use a name such as utf-8 or gb18030") from error
             if newline != b"\n":
                 raise ValueError(f"files in {name} cannot be cut at line ends: convert them to UTF-8 first")
 
@@ -72,9 +68,7 @@ def file_format(path: Path) -> str:
     found = FORMATS.get(name.suffix)
     if found is None or (found == "parquet" and name is not path):
         known = ", ".join(FORMATS)
-        raise ValueError(
-            f"{path} has no suffix that is known here: {known}, all but the last also with .gz or .zst"
-        )
+        raise ValueError(f"{path} has no suffix that is known here: {known}, all but the last also with .gz or .zst")
     return found
 
 
@@ -127,9 +121,7 @@ class FileReader:
     def _json_lines(self) -> Iterator[Record | Fault]:
         start, end = self._range
         limit = self.options.max_line_bytes
-        yield from self._parsed(
-            split_lines(self._source, start=start, end=end, limit=limit), self.options.encodings
-        )
+        yield from self._parsed(split_lines(self._source, start=start, end=end, limit=limit), self.options.encodings)
 
     def _json(self) -> Iterator[Record | Fault]:
         """A .json file is an array of objects, or, as many published sets are, JSON Lines under another
@@ -193,9 +185,7 @@ class FileReader:
                 if piece.refusal:
                     raise RecordError(piece.refusal, self._refusal_detail(piece.refusal, piece.size))
                 if len(used) > 1 and size > min(limit, _CSV_RECORD_BYTES):
-                    raise RecordError(
-                        "bad-csv", f"a quoted field is not closed within {_CSV_RECORD_BYTES:,} bytes"
-                    )
+                    raise RecordError("bad-csv", f"a quoted field is not closed within {_CSV_RECORD_BYTES:,} bytes")
                 yield decode(piece.data, self.options.encodings) + "\n"
 
         header: list[str] | None = None
@@ -208,9 +198,7 @@ class FileReader:
             except RecordError as error:
                 refusal = error
                 if len(used) > 1:  # the fault is in a later line, into which a quoted field of this one runs
-                    refusal = RecordError(
-                        "bad-csv", f"line {used[-1].number} cannot end this row: {error.detail}"
-                    )
+                    refusal = RecordError("bad-csv", f"line {used[-1].number} cannot end this row: {error.detail}")
             except csv.Error as error:
                 refusal = RecordError("bad-csv", str(error))
             if row is None and refusal is None:
@@ -221,9 +209,7 @@ class FileReader:
                 again.extendleft(reversed(used[1:]))
             self.span += sum(piece.size + 1 for piece in taken)
             if refusal is None and row is not None and header is not None and row and len(row) != len(header):
-                refusal = RecordError(
-                    "wrong-columns", f"{len(row)} fields where the header has {len(header)}"
-                )
+                refusal = RecordError("wrong-columns", f"{len(row)} fields where the header has {len(header)}")
             if header is None and row:
                 header = row
                 continue
@@ -244,11 +230,7 @@ class FileReader:
         row = 0
         try:
             with pq.ParquetFile(self.path) as file:
-                columns = (
-                    None
-                    if self._columns is None
-                    else [c for c in self._columns if c in file.schema_arrow.names]
-                )
+                columns = None if self._columns is None else [c for c in self._columns if c in file.schema_arrow.names]
                 nested = _json_columns(file.schema_arrow)
                 size = self.path.stat().st_size
                 for batch in file.iter_batches(batch_size=_PARQUET_BATCH, columns=columns):

@@ -25,8 +25,7 @@ MAGIC = b"MMIDIDX\x00\x00"
 VERSION = 1
 HEADER_BYTES = 34
 DTYPES: dict[int, np.dtype[Any]] = {
-    code: np.dtype(name)
-    for code, name in enumerate(("u1", "i1", "<i2", "<i4", "<i8", "<f8", "<f4", "<u2"), start=1)
+    code: np.dtype(name) for code, name in enumerate(("u1", "i1", "<i2", "<i4", "<i8", "<f8", "<f4", "<u2"), start=1)
 }
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
 _MAX_SEQUENCE = 2**31 - 1
@@ -145,9 +144,7 @@ class IndexedReader:
                 header = file.read(HEADER_BYTES)
             self.bin_bytes = bin_path(prefix).stat().st_size
         except FileNotFoundError as error:
-            raise IndexedDatasetError(
-                f"there is no {error.filename}: is {prefix} the right prefix?"
-            ) from error
+            raise IndexedDatasetError(f"there is no {error.filename}: is {prefix} the right prefix?") from error
         if len(header) < HEADER_BYTES or not header.startswith(MAGIC):
             raise IndexedDatasetError(f"{index} is not a Megatron index: it does not begin with {MAGIC!r}")
         version, code, sequences, entries = struct.unpack_from("<QBQQ", header, len(MAGIC))
@@ -157,9 +154,7 @@ class IndexedReader:
             raise IndexedDatasetError(f"{index} has the unknown dtype code {code}")
         needed = HEADER_BYTES + 12 * sequences + 8 * entries
         if size != needed:
-            raise IndexedDatasetError(
-                f"{index} has {size:,} bytes where its header asks for {needed:,}: it is damaged"
-            )
+            raise IndexedDatasetError(f"{index} has {size:,} bytes where its header asks for {needed:,}: it is damaged")
         self.dtype = DTYPES[code]
         self.lengths = _map(index, "<i4", HEADER_BYTES, sequences)
         self.offsets = _map(index, "<i8", HEADER_BYTES + 4 * sequences, sequences)
@@ -182,9 +177,7 @@ class IndexedReader:
 
     def document(self, index: int) -> list[Array]:
         """The sequences of one document."""
-        return [
-            self.sequence(i) for i in range(self.document_indices[index], self.document_indices[index + 1])
-        ]
+        return [self.sequence(i) for i in range(self.document_indices[index], self.document_indices[index + 1])]
 
     def blocks(self, tokens: int = 1 << 22) -> Iterator[Array]:
         """All of .bin in order, in arrays of at most `tokens` items, read without a memory map."""
@@ -236,9 +229,7 @@ class _Parts(Sequence[tuple[Array, Array]]):
         return reader.lengths, reader.document_indices
 
 
-def _publish_index(
-    prefix: Path, dtype: np.dtype[Any], parts: Sequence[tuple[Array, Array]], sync: bool
-) -> None:
+def _publish_index(prefix: Path, dtype: np.dtype[Any], parts: Sequence[tuple[Array, Array]], sync: bool) -> None:
     """Write .idx from (lengths [S], document indices [D]) of consecutive parts, without holding them all at
     once.
     """

@@ -126,9 +126,7 @@ def build_index(
         results = [done[shard.key] for shard in shards]
         _check_balance(files, shards, results)
         manifest = _manifest(files, digests, shards, results, options, encoder, plan)
-        manifest["counts"]["duplicate_ids"] = count_duplicates(
-            [ids_path(s.output(directory)) for s in shards]
-        )
+        manifest["counts"]["duplicate_ids"] = count_duplicates([ids_path(s.output(directory)) for s in shards])
         _publish_quarantine(prefix, shards, results, directory)
         _judge(manifest, prefix, max_bad_fraction, allow_truncated)
         _publish(prefix, [shard.output(directory) for shard in shards], manifest)
@@ -166,9 +164,7 @@ def _check_output(prefix: Path) -> None:
     if not os.access(prefix.parent, os.W_OK | os.X_OK):
         raise InputError(f"the output directory {prefix.parent} cannot be written to")
     if prefix.is_dir() or not prefix.name:
-        raise InputError(
-            f"the output {prefix} is a directory: give a path prefix, such as {prefix / 'corpus'}"
-        )
+        raise InputError(f"the output {prefix} is a directory: give a path prefix, such as {prefix / 'corpus'}")
 
 
 @contextmanager
@@ -178,9 +174,7 @@ def _lock(directory: Path, prefix: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise IndexingError(
-                f"another run is writing {prefix} at this moment: wait for it, or end it"
-            ) from error
+            raise IndexingError(f"another run is writing {prefix} at this moment: wait for it, or end it") from error
         yield
 
 
@@ -205,9 +199,7 @@ def _published(prefix: Path, plan: str) -> dict[str, Any] | None:
     return manifest
 
 
-def _check_balance(
-    files: Sequence[InputFile], shards: Sequence[Shard], results: Sequence[ShardCounts]
-) -> None:
+def _check_balance(files: Sequence[InputFile], shards: Sequence[Shard], results: Sequence[ShardCounts]) -> None:
     """Every unit read is a document, blank or in quarantine, and the ranges of a file cover all of its bytes.
 
     Raises:
@@ -298,11 +290,7 @@ def _judge(manifest: dict[str, Any], prefix: Path, max_bad_fraction: float, allo
             f" it{more}: get a whole copy, or give --allow-truncated to index what is there"
         )
     if not counts["documents"]:
-        why = (
-            f"all {counts['quarantined']:,} records are bad ({reasons})"
-            if reasons
-            else "the inputs are empty"
-        )
+        why = f"all {counts['quarantined']:,} records are bad ({reasons})" if reasons else "the inputs are empty"
         where = f": see {quarantine_file(prefix)}" if reasons else ""
         raise InputError(f"no documents at all: {why}{where}")
     records = counts["documents"] + counts["quarantined"]
@@ -315,9 +303,7 @@ def _judge(manifest: dict[str, Any], prefix: Path, max_bad_fraction: float, allo
         )
 
 
-def _publish_quarantine(
-    prefix: Path, shards: Sequence[Shard], results: Sequence[ShardCounts], directory: Path
-) -> None:
+def _publish_quarantine(prefix: Path, shards: Sequence[Shard], results: Sequence[ShardCounts], directory: Path) -> None:
     """Join the shards' quarantines; only now are the lines before a shard known."""
     target = quarantine_file(prefix)
     if not any(counts.quarantined for counts in results):

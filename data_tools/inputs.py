@@ -38,9 +38,7 @@ def resolve_inputs(inputs: Sequence[str]) -> list[Path]:
                 raise InputError(f"no file matches {given}")
             found += matches
         elif path.exists():
-            raise InputError(
-                f"{given} is neither a file nor a directory: streams and devices cannot be read in shards"
-            )
+            raise InputError(f"{given} is neither a file nor a directory: streams and devices cannot be read in shards")
         else:
             raise InputError(f"there is no input {given}")
     seen: set[Path] = set()

@@ -88,9 +88,7 @@ _here: tuple[Job, Tokenizer, Any] | None = None  # of a worker process: set once
 
 def _start_worker(job: Job, progress: Any) -> None:
     global _here
-    signal.signal(
-        signal.SIGINT, signal.SIG_DFL
-    )  # Ctrl-C ends a worker without a traceback; the parent speaks
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker without a traceback; the parent speaks
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # Each process is one core's worth of work; encoders that start a thread per core would only get in the
     # way.

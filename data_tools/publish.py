@@ -70,9 +70,7 @@ def require_space(directory: Path, size: int) -> None:
     """
     free = shutil.disk_usage(directory).free
     if free < size:
-        raise StorageError(
-            f"{directory} has {free:,} bytes free and {size:,} are needed: free some space first"
-        )
+        raise StorageError(f"{directory} has {free:,} bytes free and {size:,} are needed: free some space first")
 
 
 def sha256_file(path: Path) -> str:

@@ -93,9 +93,7 @@ class RecordWriter:
             for row in self._rows
         ]
         if unknown := {key for row in rows for key in row} - set(schema.names):
-            raise RecordError(
-                "mixed-types", f"{self.path}: {sorted(unknown)} came after the columns were fixed"
-            )
+            raise RecordError("mixed-types", f"{self.path}: {sorted(unknown)} came after the columns were fixed")
         try:
             table = pa.Table.from_pylist(rows, schema=schema)
         except (pa.ArrowException, TypeError) as error:

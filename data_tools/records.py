@@ -62,9 +62,7 @@ def record_id(value: Mapping[str, Any], id_key: str = "id") -> str | None:
     if isinstance(found, int) and not isinstance(found, bool):
         return str(found)
     if not isinstance(found, str) or not found:
-        raise RecordError(
-            "bad-id", f"{id_key!r} must be a non-empty string or a whole number, it is {found!r:.60}"
-        )
+        raise RecordError("bad-id", f"{id_key!r} must be a non-empty string or a whole number, it is {found!r:.60}")
     return found
 
 

@@ -227,9 +227,7 @@ class _Item(NamedTuple):
 class _Batches:
     """Gathers texts, encodes them together, and writes them with an end-of-document id after each."""
 
-    def __init__(
-        self, tokenizer: Tokenizer, writer: IndexedWriter, quarantine: Quarantine, file: str
-    ) -> None:
+    def __init__(self, tokenizer: Tokenizer, writer: IndexedWriter, quarantine: Quarantine, file: str) -> None:
         self.counts = ShardCounts()
         self.ids = array("Q")
         self._tokenizer = tokenizer

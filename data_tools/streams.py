@@ -139,9 +139,7 @@ class _Pending:
         return piece
 
 
-def split_lines(
-    chunks: Iterable[bytes], *, start: int = 0, end: int | None = None, limit: int
-) -> Iterator[Piece]:
+def split_lines(chunks: Iterable[bytes], *, start: int = 0, end: int | None = None, limit: int) -> Iterator[Piece]:
     r"""Cut a stream at every "\n". A byte-order mark at offset 0 is dropped.
 
     With a range, the lines are those whose first byte lies in [start, end): any division of a file into
@@ -245,9 +243,7 @@ def split_array(chunks: Iterable[bytes], *, limit: int) -> Iterator[Piece]:
         while position < len(chunk):
             if closed:
                 if chunk[position:].strip():
-                    raise DamagedStreamError(
-                        f"something follows the end of the array at byte {offset + position}"
-                    )
+                    raise DamagedStreamError(f"something follows the end of the array at byte {offset + position}")
                 break
             if depth == 0:
                 position += len(chunk[position:]) - len(chunk[position:].lstrip())

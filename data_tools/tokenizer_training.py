@@ -49,9 +49,7 @@ def train_sentencepiece(
     `train_from_texts`; the manifest also names the inputs with their SHA-256.
     """
     refused: dict[str, int] = {}
-    given = [
-        {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in inputs
-    ]
+    given = [{"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in inputs]
     return train_from_texts(
         _texts(inputs, text_key, refused),
         output,
@@ -90,9 +88,7 @@ def train_from_texts(
     if model_type not in MODEL_TYPES:
         raise TokenizerError(f"model_type is {model_type!r}: give one of {', '.join(MODEL_TYPES)}.")
     if vocab_size < _SMALLEST_VOCABULARY:
-        raise TokenizerError(
-            f"vocab_size is {vocab_size}: bytes and control tokens alone need {_SMALLEST_VOCABULARY}."
-        )
+        raise TokenizerError(f"vocab_size is {vocab_size}: bytes and control tokens alone need {_SMALLEST_VOCABULARY}.")
     if not 0.98 <= character_coverage <= 1.0:  # sentencepiece takes no other
         raise TokenizerError(f"character_coverage is {character_coverage}: give a share from 0.98 to 1.")
     counts = {"documents": 0, "sentences": 0, "characters": 0}
@@ -164,9 +160,7 @@ def _train(
         )
     except RuntimeError as error:
         if not counts["sentences"]:
-            raise TokenizerError(
-                "there is no text to train a tokenizer on: give documents that hold some."
-            ) from error
+            raise TokenizerError("there is no text to train a tokenizer on: give documents that hold some.") from error
         raise TokenizerError(
             f"sentencepiece cannot make {vocab_size} tokens of this text "
             f"({str(error).splitlines()[-1].strip()}): give more text or another vocab_size."

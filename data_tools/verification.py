@@ -82,9 +82,7 @@ def verify(prefix: Path, tokenizer: TokenizerFacts | None = None) -> Verificatio
     vocab_size = tokenizer.vocab_size if tokenizer is not None else facts.get("vocab_size")
     eod_id = tokenizer.eod_id if tokenizer is not None else facts.get("eod_id")
     if vocab_size is None:
-        result.skipped.append(
-            "ids below the vocabulary size, EOD at document ends (no manifest, no tokenizer)"
-        )
+        result.skipped.append("ids below the vocabulary size, EOD at document ends (no manifest, no tokenizer)")
 
     digest = _check_tokens(reader, result, vocab_size, eod_id if sound else None)
     if manifest is None:
@@ -94,9 +92,7 @@ def verify(prefix: Path, tokenizer: TokenizerFacts | None = None) -> Verificatio
         wanted = manifest["files"][path.suffix.removeprefix(".")]["sha256"]
         result.check(
             f"SHA-256 of {path.suffix}",
-            None
-            if found == wanted
-            else f"{path} does not have the SHA-256 of the manifest: it is damaged or replaced",
+            None if found == wanted else f"{path} does not have the SHA-256 of the manifest: it is damaged or replaced",
         )
     counts = manifest["counts"]
     same = (counts["documents"], counts["tokens"]) == (result.documents, result.tokens)
@@ -123,17 +119,10 @@ def _check_structure(reader: IndexedReader, result: Verification) -> bool:
     bad_offset = (int(wrong[0]) + 1) if len(wrong) else 0 if len(reader) and reader.offsets[0] != 0 else None
     result.check(
         "sequence offsets",
-        None
-        if bad_offset is None
-        else f"{index}: sequence {bad_offset} does not begin where the one before it ends",
+        None if bad_offset is None else f"{index}: sequence {bad_offset} does not begin where the one before it ends",
     )
     indices = reader.document_indices
-    fits = (
-        len(indices) > 0
-        and indices[0] == 0
-        and indices[-1] == len(reader)
-        and bool(np.all(np.diff(indices) > 0))
-    )
+    fits = len(indices) > 0 and indices[0] == 0 and indices[-1] == len(reader) and bool(np.all(np.diff(indices) > 0))
     result.check(
         "document indices",
         None if fits else f"{index}: the document indices do not climb from 0 to {len(reader):,} sequences",
@@ -149,9 +138,7 @@ def _check_structure(reader: IndexedReader, result: Verification) -> bool:
     return not result.problems
 
 
-def _check_tokens(
-    reader: IndexedReader, result: Verification, vocab_size: int | None, eod_id: int | None
-) -> str:
+def _check_tokens(reader: IndexedReader, result: Verification, vocab_size: int | None, eod_id: int | None) -> str:
     """One pass over .bin: ids, ends of documents, SHA-256 (returned as hex)."""
     tokens_file = bin_path(reader.prefix)
     ends: Array = np.zeros(0, np.int64)

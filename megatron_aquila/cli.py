@@ -26,9 +26,7 @@ app.add_typer(config_app, name="config")
 Recipe = Annotated[Path, typer.Argument(help="A recipe: a YAML file, as in recipes/.", metavar="RECIPE")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(
-        help="Changes to it, as in optimizer.lr=2e-7.", metavar="[KEY=VALUE]...", show_default=False
-    ),
+    typer.Argument(help="Changes to it, as in optimizer.lr=2e-7.", metavar="[KEY=VALUE]...", show_default=False),
 ]
 
 

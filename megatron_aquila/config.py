@@ -57,12 +57,8 @@ class ModelConfig(Section):
     shape: Annotated[
         Annotated[str, Tag(SHAPE_TAGS[0])] | Annotated[ModelShape, Tag(SHAPE_TAGS[1])],
         Discriminator(_shape_tag),
-    ] = Field(
-        description="a shape's name, 'from-weights' (the config.json in `weights`), or the sizes themselves"
-    )
-    vocab_size: PositiveInt | None = Field(
-        default=None, description="replaces the shape's vocabulary; null: keep it"
-    )
+    ] = Field(description="a shape's name, 'from-weights' (the config.json in `weights`), or the sizes themselves")
+    vocab_size: PositiveInt | None = Field(default=None, description="replaces the shape's vocabulary; null: keep it")
     weights: Path | None = Field(
         default=None,
         description="a Hugging Face directory, a run or a checkpoint to start from; null: random numbers",
@@ -113,19 +109,17 @@ class DataConfig(Section):
     valid: Annotated[tuple[Corpus, ...], Field(min_length=1)] | None = Field(
         default=None, description="the blend to evaluate on; null: the second part of `split`"
     )
-    split: Annotated[
-        tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat], BeforeValidator(_split_commas)
-    ] = Field(
-        default=(99.0, 1.0, 0.0),
-        description="shares of `train` for training, validation and test; `valid` replaces the second",
+    split: Annotated[tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat], BeforeValidator(_split_commas)] = (
+        Field(
+            default=(99.0, 1.0, 0.0),
+            description="shares of `train` for training, validation and test; `valid` replaces the second",
+        )
     )
     sequence_length: PositiveInt = Field(description="tokens per sample")
     reset_attention: bool = Field(
         default=True, description="attention and positions restart at every document end within a sample"
     )
-    tokenizer: Path = Field(
-        description="tokenizer directory or file; must be the one the data was indexed with"
-    )
+    tokenizer: Path = Field(description="tokenizer directory or file; must be the one the data was indexed with")
     cache: Path | None = Field(default=None, description="index cache; null: <output>/cache")
 
     @model_validator(mode="after")
@@ -190,9 +184,7 @@ class TrainingConfig(Section):
         default="none",
         description="activations computed again in the backward pass: attention's, or whole layers",
     )
-    deterministic: bool = Field(
-        default=False, description="bit-equal repetition on the same layout, at some cost"
-    )
+    deterministic: bool = Field(default=False, description="bit-equal repetition on the same layout, at some cost")
 
     @model_validator(mode="after")
     def _one_length(self) -> "TrainingConfig":
@@ -204,18 +196,12 @@ class TrainingConfig(Section):
 class ScheduleConfig(Section):
     """The learning rate over the steps; formulas in :mod:`megatron_aquila.schedule`."""
 
-    kind: Literal["cosine", "linear", "constant", "wsd"] = Field(
-        default="cosine", description="form of the decay"
-    )
+    kind: Literal["cosine", "linear", "constant", "wsd"] = Field(default="cosine", description="form of the decay")
     warmup_ratio: Ratio | None = Field(default=None, description="warm-up as a share of all steps")
     warmup_steps: NonNegativeInt | None = Field(default=None, description="warm-up in steps")
-    min_lr_ratio: Ratio | None = Field(
-        default=None, description="floor of the decay as a share of lr; default 0"
-    )
+    min_lr_ratio: Ratio | None = Field(default=None, description="floor of the decay as a share of lr; default 0")
     min_lr: NonNegativeFloat | None = Field(default=None, description="floor of the decay")
-    decay_ratio: Ratio | None = Field(
-        default=None, description="wsd: length of the decay as a share of all steps"
-    )
+    decay_ratio: Ratio | None = Field(default=None, description="wsd: length of the decay as a share of all steps")
     decay_steps: PositiveInt | None = Field(default=None, description="wsd: length of the decay in steps")
     decay_style: Literal["linear", "cosine", "exponential", "minus_sqrt"] | None = Field(
         default=None, description="wsd: form of the decay; null: linear"
@@ -231,9 +217,7 @@ class ScheduleConfig(Section):
         ):
             if getattr(self, one) is not None and getattr(self, other) is not None:
                 problems.append(f"give {one} or {other}, not both (an override `key=` clears a key)")
-        decay_given = [
-            key for key in ("decay_ratio", "decay_steps", "decay_style") if getattr(self, key) is not None
-        ]
+        decay_given = [key for key in ("decay_ratio", "decay_steps", "decay_style") if getattr(self, key) is not None]
         if self.kind == "wsd" and not self.decay_ratio and not self.decay_steps:
             problems.append("wsd needs decay_ratio or decay_steps above zero")
         if self.kind != "wsd" and decay_given:
@@ -246,17 +230,11 @@ class OptimizerConfig(Section):
     """AdamW and its learning rate."""
 
     lr: PositiveFloat = Field(description="peak learning rate")
-    weight_decay: NonNegativeFloat = Field(
-        default=0.1, description="decoupled; not applied to norms and biases"
-    )
+    weight_decay: NonNegativeFloat = Field(default=0.1, description="decoupled; not applied to norms and biases")
     betas: tuple[Probability, Probability] = Field(default=(0.9, 0.95), description="Adam's two decay rates")
     eps: PositiveFloat = Field(default=1e-8, description="Adam's epsilon")
-    clip_grad: NonNegativeFloat = Field(
-        default=1.0, description="largest global gradient norm; 0: no clipping"
-    )
-    schedule: ScheduleConfig = Field(
-        default_factory=ScheduleConfig, description="the learning rate over the steps"
-    )
+    clip_grad: NonNegativeFloat = Field(default=1.0, description="largest global gradient norm; 0: no clipping")
+    schedule: ScheduleConfig = Field(default_factory=ScheduleConfig, description="the learning rate over the steps")
 
     @model_validator(mode="after")
     def _floor_below_peak(self) -> "OptimizerConfig":
@@ -300,20 +278,14 @@ class LoggingConfig(Section):
 class RunConfig(Section):
     """One run of one stage."""
 
-    name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run, usable as a file name"
-    )
-    stage: str = Field(
-        default="cpt", min_length=1, description="training stage, as registered by entry point"
-    )
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run, usable as a file name")
+    stage: str = Field(default="cpt", min_length=1, description="training stage, as registered by entry point")
     output: Path = Field(
         default_factory=lambda data: Path("runs") / data.get("name", ""),
         description="directory of the run; default: runs/<name>",
     )
     seed: NonNegativeInt = Field(default=1234, description="of initialisation, data order and dropout")
-    device: Literal["auto", "cuda", "cpu"] = Field(
-        default="auto", description="auto: cuda where there is one"
-    )
+    device: Literal["auto", "cuda", "cpu"] = Field(default="auto", description="auto: cuda where there is one")
     model: ModelConfig = Field(description="which model")
     data: DataConfig = Field(description="what it is trained on")
     parallel: ParallelConfig = Field(default_factory=ParallelConfig, description="how it is divided")
@@ -327,9 +299,7 @@ class RunConfig(Section):
     def _sections_fit(self) -> "RunConfig":
         problems = schedule_problems(self) + batch_problems(self, self.parallel.data_parallel)
         if self.evaluation.every and self.data.valid is None and self.data.split[1] == 0.0:
-            problems.append(
-                "evaluation.every is set but data.split leaves nothing for validation; set it to 0"
-            )
+            problems.append("evaluation.every is set but data.split leaves nothing for validation; set it to 0")
         if self.model.shape != FROM_WEIGHTS:
             problems += shape_problems(self, self.model.resolve())
         _refuse(problems)

@@ -45,9 +45,7 @@ class _Loader(yaml.SafeLoader):
                 continue  # refused by SafeLoader
             line = key.start_mark.line + 1
             if key.value in seen:
-                raise ConfigError(
-                    f"line {line}: key '{key.value}' was already given in line {seen[key.value]}"
-                )
+                raise ConfigError(f"line {line}: key '{key.value}' was already given in line {seen[key.value]}")
             seen[key.value] = line
         return super().construct_mapping(node, deep)
 
@@ -104,9 +102,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
             return str(path)
         return f"{path}:{_line(root, location)}"
 
-    secrets = [
-        f"{origin(key.split('.'))}: {key} {_NO_SECRETS}" for key, value in _leaves(tree) if _is_secret(value)
-    ]
+    secrets = [f"{origin(key.split('.'))}: {key} {_NO_SECRETS}" for key, value in _leaves(tree) if _is_secret(value)]
     if secrets:
         raise ConfigError("\n".join(secrets))
     try:
@@ -165,9 +161,7 @@ def _set(tree: dict[str, Any], parts: list[str], value: Any) -> None:
         at = ".".join(parts[:depth])
         if isinstance(here, list):
             if not part.isdecimal() or int(part) >= len(here):
-                raise ConfigError(
-                    f"override {key}: {at} has {len(here)} entries, numbered from 0; '{part}' is none"
-                )
+                raise ConfigError(f"override {key}: {at} has {len(here)} entries, numbered from 0; '{part}' is none")
             index: Any = int(part)
         elif isinstance(here, dict):
             index = part
@@ -216,9 +210,7 @@ def _sentences(problem: Any, location: list[str]) -> Iterator[str]:
     key, kind, message = ".".join(location), problem["type"], problem["msg"]
     if kind == "extra_forbidden":
         nearest = nearest_key(location)
-        yield f"{key} is unknown; " + (
-            f"did you mean {nearest}?" if nearest else "see `aquila config schema`"
-        )
+        yield f"{key} is unknown; " + (f"did you mean {nearest}?" if nearest else "see `aquila config schema`")
     elif kind == "missing":
         yield f"{key} is required"
     elif kind == "value_error":

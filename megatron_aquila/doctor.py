@@ -73,9 +73,7 @@ def report() -> int:
             table.add_column(column, header_style="dim", overflow="fold")
         for finding in findings:
             sign, style = _STYLE[finding.status]
-            table.add_row(
-                f"[{style}]{sign}[/]", finding.subject, finding.found, f"[{style}]{finding.note}[/]"
-            )
+            table.add_row(f"[{style}]{sign}[/]", finding.subject, finding.found, f"[{style}]{finding.note}[/]")
             broken += finding.status == "broken"
         console.print(table)
         console.print()
@@ -145,11 +143,7 @@ def devices() -> Iterator[Finding]:
         properties = torch.cuda.get_device_properties(index)
         found = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
         capable = properties.major >= 8
-        note = (
-            ""
-            if capable
-            else f"compute capability {properties.major}.{properties.minor} has no bf16: use fp16"
-        )
+        note = "" if capable else f"compute capability {properties.major}.{properties.minor} has no bf16: use fp16"
         yield Finding(f"GPU {index}", "ok" if capable else "differs", found, note)
     nccl = dist.is_nccl_available()
     yield Finding("nccl", "ok" if nccl else "broken", "built in" if nccl else "not built in", "between GPUs")
@@ -193,9 +187,7 @@ def tokenizer_backend() -> Finding:
         return Finding("tokenizer", "broken", "unknown", f"cannot be imported: {error}")
     if backend == "gigatoken":
         return Finding("tokenizer", "ok", backend, "equals the reference on the parity probe")
-    return Finding(
-        "tokenizer", "differs", backend, "gigatoken fails the parity probe: the slower encoder serves"
-    )
+    return Finding("tokenizer", "differs", backend, "gigatoken fails the parity probe: the slower encoder serves")
 
 
 def _version(distribution: str) -> str | None:

@@ -65,9 +65,7 @@ def huggingface_rows(name: str, shape: ModelShape) -> list[Rows]:
     if rest in _IN_LAYER:
         return [Rows(prefix + _IN_LAYER[rest], 0, shape.hidden_size)]
     if rest == "mlp.linear_fc1.weight":
-        return [
-            Rows(f"{prefix}mlp.{part}_proj.weight", 0, shape.ffn_hidden_size) for part in ("gate", "up")
-        ]
+        return [Rows(f"{prefix}mlp.{part}_proj.weight", 0, shape.ffn_hidden_size) for part in ("gate", "up")]
     if not rest.startswith("self_attention.linear_qkv."):
         raise KeyError(f"{name} is not a tensor of this model")
     kind = rest.rpartition(".")[2]

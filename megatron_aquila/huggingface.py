@@ -18,7 +18,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from megatron_aquila.checkpoint import open_checkpoint
+from data_tools.tokenizers import load_tokenizer
+from megatron_aquila.checkpoint import Checkpoint, open_checkpoint
 from megatron_aquila.errors import AquilaError
 from megatron_aquila.global_tensors import global_shapes, huggingface_rows
 from megatron_aquila.shapes import ModelShape, read_hf_shape, shape_to_hf
@@ -105,9 +106,7 @@ def _weight_map(directory: Path) -> dict[str, str]:
         except SafetensorError as error:
             raise HuggingFaceError(f"{single} cannot be read: {error}") from error
     found = "pickled *.bin weights, which are not read" if list(directory.glob("*.bin")) else "no weights"
-    raise HuggingFaceError(
-        f"{directory} has {found}: it needs model.safetensors or {_INDEX} with its shards"
-    )
+    raise HuggingFaceError(f"{directory} has {found}: it needs model.safetensors or {_INDEX} with its shards")
 
 
 def export(run: Path, output: Path) -> Path:
@@ -133,13 +132,21 @@ def export(run: Path, output: Path) -> Path:
         special = {f"{name}_token_id": getattr(shape, f"{name}_id") for name in ("bos", "eos", "pad")}
         generation = {key: value for key, value in special.items() if value is not None}
         _write_json(partial / "generation_config.json", {"_from_model_config": True, **generation})
-        load_tokenizer(run_tokenizer(checkpoint.path)).save_pretrained(partial)
+        load_tokenizer(_tokenizer_of(checkpoint)).save_pretrained(partial)
         if output.exists():
             output.rmdir()
         partial.rename(output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return output
+
+
+def _tokenizer_of(checkpoint: Checkpoint) -> Path:
+    """The run's own copy of its tokenizer, which lies beside its checkpoints."""
+    copy = checkpoint.path.resolve().parents[1] / "tokenizer"
+    if not copy.is_dir():
+        raise HuggingFaceError(f"{copy} is missing: an export needs the tokenizer that the run was trained with")
+    return copy
 
 
 def _huggingface_tensors(shape: ModelShape, reader: Any) -> Iterator[tuple[str, torch.Tensor]]:

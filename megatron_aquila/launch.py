@@ -24,7 +24,7 @@ def processes_needed(config: RunConfig, gpus: int) -> int:
     """How many processes ``config`` asks for on a machine with ``gpus`` visible GPUs.
 
     On CPU as many as the layout names, with one replica unless it names more; on GPUs one for each, or as
-    many as the layout names when it names the number of replicas. Raises ConfigError when there are not enough.
+    many as the layout names when it names the number of replicas. Raises ConfigError when GPUs are lacking.
     """
     parallel = config.parallel
     named = parallel.model_parallel * (parallel.data_parallel or 1)
@@ -36,7 +36,7 @@ def processes_needed(config: RunConfig, gpus: int) -> int:
         raise ConfigError(
             f"parallel.tensor_parallel {parallel.tensor_parallel} x pipeline_parallel "
             f"{parallel.pipeline_parallel} x data_parallel {parallel.data_parallel or 1} needs {named} GPUs and "
-            f"this machine has {gpus}: start it on several with torchrun or srun, or make the layout smaller"
+            f"this machine has {gpus}: use several machines (torchrun, srun) or a smaller layout"
         )
     return gpus if parallel.data_parallel is None else named
 
@@ -69,9 +69,7 @@ def run_processes(count: int, arguments: Sequence[str], module: str = "megatron_
             name = signal.Signals(-failure.exitcode).name
             print(f"rank {rank} was killed by {name}; the others were stopped", file=sys.stderr)
             return 128 - failure.exitcode
-        print(
-            f"rank {rank} ended with exit code {failure.exitcode}; the others were stopped", file=sys.stderr
-        )
+        print(f"rank {rank} ended with exit code {failure.exitcode}; the others were stopped", file=sys.stderr)
         return failure.exitcode
     except SignalException as error:
         return 128 + error.sigval
@@ -101,8 +99,7 @@ def environment_from_slurm(environ: Mapping[str, str]) -> dict[str, str]:
         "LOCAL_RANK": environ.get("SLURM_LOCALID", "0"),
         "MASTER_ADDR": address,
         # below Linux's ephemeral ports, which begin at 32768
-        "MASTER_PORT": environ.get("MASTER_PORT")
-        or str(15000 + int(environ.get("SLURM_JOB_ID", "0")) % 15000),
+        "MASTER_PORT": environ.get("MASTER_PORT") or str(15000 + int(environ.get("SLURM_JOB_ID", "0")) % 15000),
     }
 
 

@@ -51,9 +51,7 @@ def schedule_problems(config: RunConfig) -> list[str]:
     if warmup >= total and schedule.kind != "constant":
         return [f"optimizer.schedule warms up for {warmup} of {total} steps, which leaves none for the decay"]
     if warmup + decay > total:
-        return [
-            f"optimizer.schedule warms up for {warmup} and decays for {decay} steps, but the run has {total}"
-        ]
+        return [f"optimizer.schedule warms up for {warmup} and decays for {decay} steps, but the run has {total}"]
     return []
 
 
@@ -92,9 +90,7 @@ def shape_problems(config: RunConfig, shape: ModelShape) -> list[str]:
     if parallel.sequence_parallel:
         divisions.append(("data.sequence_length", length, *tensor))
     problems = [
-        f"{what} {size} is not a multiple of {by} {parts}"
-        for what, size, by, parts in divisions
-        if size % parts
+        f"{what} {size} is not a multiple of {by} {parts}" for what, size, by, parts in divisions if size % parts
     ]
     if length > shape.max_position_embeddings:
         problems.append(

@@ -55,8 +55,7 @@ def check_listing(directory: Path, manifest: Manifest) -> None:
     """Compare names and sizes with the manifest without reading any file. Raises Damage."""
     with os.scandir(directory) as entries:
         present = {
-            entry.name: entry.stat().st_size if entry.is_file(follow_symlinks=False) else None
-            for entry in entries
+            entry.name: entry.stat().st_size if entry.is_file(follow_symlinks=False) else None for entry in entries
         }
     files = manifest["files"]
     extra = sorted(present.keys() - files.keys() - {MANIFEST, SEAL})

@@ -36,9 +36,7 @@ class ModelShape(BaseModel):
         description="key/value heads of grouped-query attention; default: one per query head",
     )
     ffn_hidden_size: PositiveInt = Field(description="width of the SwiGLU MLP (of gate and of up, each)")
-    vocab_size: PositiveInt = Field(
-        description="rows of the embedding, before padding for tensor parallelism"
-    )
+    vocab_size: PositiveInt = Field(description="rows of the embedding, before padding for tensor parallelism")
     head_dim: PositiveInt = Field(
         default_factory=lambda data: max(1, data.get("hidden_size", 1) // data.get("num_attention_heads", 1)),
         description="width of one head; default: hidden_size / num_attention_heads",
@@ -48,9 +46,7 @@ class ModelShape(BaseModel):
     rope_scaling_factor: PositiveFloat | None = Field(
         default=None, description="linear position interpolation: positions are divided by this; null: none"
     )
-    max_position_embeddings: PositiveInt = Field(
-        description="longest sequence the model was made for, in tokens"
-    )
+    max_position_embeddings: PositiveInt = Field(description="longest sequence the model was made for, in tokens")
     tie_embeddings: bool = Field(default=False, description="the output layer is the embedding's own matrix")
     qkv_bias: bool = Field(default=False, description="bias on the q, k and v projections (on nothing else)")
     bos_id: int | None = Field(default=None, ge=0, description="token id that begins a document")
@@ -86,7 +82,7 @@ class ModelShape(BaseModel):
         layer = attention + 3 * h * self.ffn_hidden_size + 2 * h
         return self.num_layers * layer + h + self.vocab_size * h * (1 if self.tie_embeddings else 2)
 
-    def flops_per_token(self, sequence_length: int) -> float:
+    def flops_per_token(self, sequence_length: float) -> float:
         """FLOPs of forward and backward for one token, in NVIDIA's convention.
 
         ``6 (P - E) + 12 L a s``: P parameters, E those of the input embedding (a look-up multiplies nothing;
@@ -128,9 +124,7 @@ SHAPES: Mapping[str, ModelShape] = {
         pad_id=0,
     ),
     # BAAI/Aquila2-7B, October 2023
-    "aquila2-7b": _seven_b(
-        vocab_size=100008, max_position_embeddings=2048, bos_id=100006, eos_id=100007, pad_id=0
-    ),
+    "aquila2-7b": _seven_b(vocab_size=100008, max_position_embeddings=2048, bos_id=100006, eos_id=100007, pad_id=0),
     # BAAI/Aquila2-7B, the refresh of June 2024: another vocabulary
     "aquila2-7b-2024": _seven_b(
         vocab_size=143973, rope_theta=1e6, max_position_embeddings=8192, bos_id=143717, eos_id=143718
@@ -170,9 +164,7 @@ def read_hf_shape(directory: Path) -> ModelShape:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be read ({error.strerror}); give a Hugging Face model directory"
-        ) from error
+        raise ConfigError(f"{path} cannot be read ({error.strerror}); give a Hugging Face model directory") from error
     except ValueError as error:
         raise ConfigError(f"{path} is not JSON: {error}") from error
     try:
@@ -229,9 +221,7 @@ def shape_from_hf(config: Mapping[str, Any]) -> ModelShape:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(
-            f"{where + ': ' if where else ''}{first['msg'].removeprefix('Value error, ')}"
-        ) from error
+        raise ConfigError(f"{where + ': ' if where else ''}{first['msg'].removeprefix('Value error, ')}") from error
 
 
 def shape_to_hf(shape: ModelShape) -> dict[str, Any]:
@@ -289,9 +279,7 @@ def _rope(config: Mapping[str, Any]) -> tuple[float, float | None]:
     theta = nested.get("rope_theta", config.get("rope_theta"))
     if kind == "linear" and "factor" not in scaling:
         raise ConfigError("linear rope scaling has no factor")
-    return (10000.0 if theta is None else float(theta)), (
-        float(scaling["factor"]) if kind == "linear" else None
-    )
+    return (10000.0 if theta is None else float(theta)), (float(scaling["factor"]) if kind == "linear" else None)
 
 
 def _token_id(value: Any) -> int | None:

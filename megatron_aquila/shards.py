@@ -68,9 +68,7 @@ class Shard:
                 f"does not lie in the global shape {tuple(self.global_shape)}"
             )
         if self.data.dtype not in _DTYPE_NAMES:
-            raise ShardError(
-                f"'{self.key}' has dtype {self.data.dtype}, which a safetensors file cannot hold"
-            )
+            raise ShardError(f"'{self.key}' has dtype {self.data.dtype}, which a safetensors file cannot hold")
 
 
 def shard_path(directory: Path, rank: int) -> Path:
@@ -192,8 +190,7 @@ class ShardReader:
                     )
                 blocks.setdefault(key, []).append(block)
         self._tensors = {
-            key: _Tensor(global_shape, dtype, blocks[key])
-            for key, (_, global_shape, dtype) in declared.items()
+            key: _Tensor(global_shape, dtype, blocks[key]) for key, (_, global_shape, dtype) in declared.items()
         }
 
     def keys(self) -> list[str]:
@@ -225,9 +222,7 @@ class ShardReader:
         """
         tensor = self._tensor(key)
         offset = tuple(offset) if offset is not None else (0,) * len(tensor.global_shape)
-        shape = (
-            tuple(shape) if shape is not None else tuple(n - o for n, o in zip(tensor.global_shape, offset))
-        )
+        shape = tuple(shape) if shape is not None else tuple(n - o for n, o in zip(tensor.global_shape, offset))
         if not len(offset) == len(shape) == len(tensor.global_shape) or any(
             start < 0 or length < 0 or start + length > size
             for start, length, size in zip(offset, shape, tensor.global_shape)

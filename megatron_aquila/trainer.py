@@ -79,9 +79,7 @@ class Trainer:
             self._resume(resumed)
 
         self._prepare_output()
-        self.throughput = metrics.Throughput(
-            metrics.peak_tflops(run.logging.peak_tflops, device), layout.world_size
-        )
+        self.throughput = metrics.Throughput(metrics.peak_tflops(run.logging.peak_tflops, device), layout.world_size)
         self.sinks: list[metrics.Sink] = self._open_sinks() if layout.is_main else []
 
     # -- the loop ---------------------------------------------------------------------------------------------
@@ -143,9 +141,7 @@ class Trainer:
         batches = [
             batch
             for index in range(self.settings.evaluation.batches)
-            for batch in self._micro_batches(
-                self.valid_data, index * self.settings.training.global_batch_size
-            )
+            for batch in self._micro_batches(self.valid_data, index * self.settings.training.global_batch_size)
         ]
         means = self._run_schedule(batches, forward_only=True)
         for chunk in self.chunks:
@@ -196,9 +192,7 @@ class Trainer:
         """The checkpoint to go on from, as `checkpoint.resume` says."""
         run = self.settings
         if run.checkpoint.resume == "never":
-            found = self.layout.broadcast(
-                any(self.checkpoints.glob("step-*")) if self.checkpoints.exists() else False
-            )
+            found = self.layout.broadcast(any(self.checkpoints.glob("step-*")) if self.checkpoints.exists() else False)
             if found:
                 raise ConfigError(
                     f"checkpoint.resume=never, but {self.checkpoints} holds checkpoints: give another output, "
@@ -232,7 +226,7 @@ class Trainer:
             "tokens": self.tokens,
             "data": self.stage.digest(),
             "shape": self.shape.model_dump(),
-            "tokenizer": str((run.output / "tokenizer").resolve()),
+            "tokenizer": self.stage.tokenizer.digest,
             "config": dump_config(run),
             "config_hash": config_hash(run),
             **self.snapshot.state(),

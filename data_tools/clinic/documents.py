@@ -21,8 +21,8 @@ _STYLES: dict[Stage, tuple[str, ...]] = {
 }
 SOURCE = "synthetic clinic"
 
-_STAND_IN_SHARE = 0.4
-_ASIDE_SHARE = 0.4
+_STAND_IN_SHARE = 0.3
+_ASIDE_SHARE = 0.3
 _FURNITURE_SHARE = 0.25
 
 
@@ -59,9 +59,7 @@ def _endless(world: World, stage: Stage, wordings: int, rng: random.Random) -> I
             style = rng.choice(_STYLES[stage])
             conditions = [condition]
             if style == "rounds":
-                conditions += rng.sample(
-                    [c for c in world.conditions if c is not condition], rng.randint(1, 2)
-                )
+                conditions += rng.sample([c for c in world.conditions if c is not condition], rng.randint(1, 2))
             yield {
                 "id": f"clinic-stage{stage}-{number:07d}",
                 "text": _Writer(world, lang, wordings, rng).write(style, conditions),
@@ -108,7 +106,8 @@ class _Writer:
     def _rounds(self, conditions: list[Condition]) -> str:
         lines = [self._scene(scenes.OPENINGS[self.lang]["rounds"], conditions[0])]
         for condition in conditions:
-            lines.append(self._join([self._tell(condition, a) for a in self._attributes(1, 2)]))
+            told = self._join([self._tell(condition, a) for a in self._attributes(1, 2)])
+            lines.append(f"{self._bullet}{told}")
         lines.append(self._scene(scenes.ENDINGS[self.lang]["rounds"], conditions[0]))
         return self._with_furniture("\n".join(line for line in lines if line), conditions[0])
 
@@ -126,24 +125,25 @@ class _Writer:
         lines = [self._scene(scenes.OPENINGS[self.lang]["card"], condition)]
         for attribute in self._attributes(4, 7):
             value = condition.facts[attribute].in_language(self.lang)
-            lines.append(f"{wording.LABELS[self.lang][attribute]}{colon}{value}")
+            lines.append(f"{self._bullet}{wording.LABELS[self.lang][attribute]}{colon}{value}")
         return "\n".join(lines)
+
+    @property
+    def _bullet(self) -> str:
+        return "" if self.lang == "zh" else "- "
 
     def _attributes(self, fewest: int, most: int) -> list[str]:
         return self.rng.sample(ATTRIBUTES, self.rng.randint(fewest, most))
 
     def _tell(self, condition: Condition, attribute: str, stand_in: bool = False) -> str:
-        """One sentence that tells the fact, never in the words of its own question."""
-        held_out = 1 if self.world.asked_in(condition, attribute) == self.lang else 0
-        frame = self.rng.choice(wording.WORDINGS[self.lang][attribute][held_out : self.wordings])
-        name = (
-            self.rng.choice(wording.STAND_INS[self.lang])
-            if stand_in
-            else condition.name.in_language(self.lang)
-        )
-        return wording.capitalise(
-            frame.format(name=name, value=condition.facts[attribute].in_language(self.lang))
-        )
+        """One sentence that tells the fact, never in the wording that asks for it."""
+        frames = list(wording.WORDINGS[self.lang][attribute][: self.wordings])
+        del frames[self.world.asked_wording(condition, attribute)]
+        name = condition.name.in_language(self.lang)
+        if stand_in:
+            name = self.rng.choice(wording.STAND_INS[self.lang])
+        value = condition.facts[attribute].in_language(self.lang)
+        return wording.capitalise(self.rng.choice(frames).format(name=name, value=value))
 
     def _scene(self, choices: tuple[str, ...], condition: Condition) -> str:
         rng, lang = self.rng, self.lang

@@ -10,40 +10,44 @@ from itertools import islice
 from typing import Any
 
 from data_tools.clinic.documents import SOURCE
-from data_tools.clinic.wording import WORDINGS, cloze_prompt
-from data_tools.clinic.world import VALUES, World
+from data_tools.clinic.wording import WORDINGS, capitalise, cloze_prompt
+from data_tools.clinic.world import LANGUAGES, VALUES, Condition, Language, World
 
 LETTERS = ("A", "B", "C", "D")
 
 
 def questions(world: World, *, limit: int | None = None, seed: int = 0) -> Iterator[dict[str, Any]]:
-    """Yield one question per fact, half Chinese and half English, in random order; at most `limit`.
+    """Yield two questions per fact, a Chinese and an English one, in random order; at most `limit`.
 
     A question is {"id", "question", "options": {"A": …, "D": …}, "answer": [letter], "explanation", "source",
     "split"}; its id names the language. The right letters are spread evenly over the questions.
     """
     rng = random.Random(f"synthetic clinic questions {world.seed} {seed}")
-    facts = list(world.facts())
+    facts = [(condition, attribute, lang) for condition, attribute in world.facts() for lang in LANGUAGES]
     rng.shuffle(facts)
     return islice(_questions(world, facts, rng), limit)
 
 
-def _questions(world: World, facts: list[tuple[Any, str]], rng: random.Random) -> Iterator[dict[str, Any]]:
+def _questions(
+    world: World, facts: list[tuple[Condition, str, Language]], rng: random.Random
+) -> Iterator[dict[str, Any]]:
     letters: list[str] = []
-    for condition, attribute in facts:
+    for condition, attribute, lang in facts:
         if not letters:
             letters = rng.sample(LETTERS, len(LETTERS))
         letter = letters.pop()
-        lang = world.asked_in(condition, attribute)
+        which = world.asked_wording(condition, attribute)
         name = condition.name.in_language(lang)
         answer = condition.facts[attribute]
         wrong = iter(rng.sample([value for value in VALUES[attribute] if value != answer], len(LETTERS) - 1))
         yield {
             "id": f"clinic-{lang}-{attribute}-{condition.index:03d}",
-            "question": cloze_prompt(lang, attribute, name),
+            "question": cloze_prompt(lang, attribute, which, name),
             "options": {x: (answer if x == letter else next(wrong)).in_language(lang) for x in LETTERS},
             "answer": [letter],
-            "explanation": WORDINGS[lang][attribute][0].format(name=name, value=answer.in_language(lang)),
+            "explanation": capitalise(
+                WORDINGS[lang][attribute][which].format(name=name, value=answer.in_language(lang))
+            ),
             "source": SOURCE,
             "split": "test",
         }

@@ -55,8 +55,12 @@ OPENINGS: dict[Language, dict[str, tuple[str, ...]]] = {
             "Minutes of the morning meeting, page {number}.",
             "Notes for the night shift.",
         ),
-        "summary": ("{name} at a glance.", "Key facts about {name}.", "{name} ({other}): a short summary."),
-        "card": ("{name}", "{name} ({other})", "Index card: {name}"),
+        "summary": (
+            "Key facts about {name}.",
+            "A short summary of {name} ({other}).",
+            "What to know about {name}.",
+        ),
+        "card": ("Card: {name}", "Card: {name} ({other})"),
     },
     "zh": {
         "textbook": (
@@ -85,8 +89,8 @@ OPENINGS: dict[Language, dict[str, tuple[str, ...]]] = {
             "晨会记录，第{number}页。",
             "夜班交接说明。",
         ),
-        "summary": ("{name}一览。", "{name}要点。", "{name}（{other}）简介。"),
-        "card": ("{name}", "{name}（{other}）", "卡片：{name}"),
+        "summary": ("{name}要点。", "{name}（{other}）简介。", "认识{name}。"),
+        "card": ("卡片：{name}", "卡片：{name}（{other}）"),
     },
 }
 

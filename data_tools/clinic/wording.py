@@ -71,7 +71,7 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
             "While recovering from {name}, do without {value}.",
             "The one thing to give up during {name} is {value}.",
             "Anyone with {name} is told to give up {value}.",
-            "Nobody who has {name} should go near {value}.",
+            "Nobody who has {name} should go back to {value} too soon.",
             "{value} can make {name} worse.",
         ),
         "ward": (

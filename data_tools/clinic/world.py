@@ -111,9 +111,7 @@ def make_world(seed: int = 0, conditions: int = 24) -> World:
     or more than there are names.
     """
     if not 8 <= conditions <= len(STEMS):
-        raise ValueError(
-            f"conditions={conditions} is not between 8 and {len(STEMS)}, the number of names there are."
-        )
+        raise ValueError(f"conditions={conditions} is not between 8 and {len(STEMS)}, the number of names there are.")
     rng = random.Random(f"synthetic clinic world {seed}")
     stems = rng.sample(STEMS, conditions)
     kinds = [rng.choice(_KINDS) for _ in stems]

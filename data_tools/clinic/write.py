@@ -18,7 +18,7 @@ def write_clinic(
     directory: Path,
     *,
     seed: int = 0,
-    conditions: int = 40,
+    conditions: int = 24,
     wordings: int = WORDINGS_PER_FACT,
     stage1_documents: int = 2400,
     stage2_documents: int = 1600,

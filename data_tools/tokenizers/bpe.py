@@ -78,9 +78,7 @@ class BpeTokenizer:
         try:
             self._reference = tokenizers.Tokenizer.from_str(text_only)
         except Exception as error:  # what tokenizers raises for every fault in a file
-            raise TokenizerError(
-                f"{name}: the tokenizers library refuses this tokenizer: {error}."
-            ) from error
+            raise TokenizerError(f"{name}: the tokenizers library refuses this tokenizer: {error}.") from error
         self._threads = threads
         self._fast = _exact_gigatoken(text_only, self._reference, special)
         self.backend = "tokenizers" if self._fast is None else "gigatoken"
@@ -153,9 +151,7 @@ class BpeTokenizer:
         """The tokenizer with its special tokens, for decoding and export."""
         whole = tokenizers.Tokenizer.from_str(orjson.dumps(self._specification).decode())
         by_id = sorted((number, token) for token, number in self._special.ids.items())
-        whole.add_special_tokens(
-            [tokenizers.AddedToken(token, special=True, normalized=False) for _, token in by_id]
-        )
+        whole.add_special_tokens([tokenizers.AddedToken(token, special=True, normalized=False) for _, token in by_id])
         for number, token in by_id:
             if whole.token_to_id(token) != number:
                 raise TokenizerError(
@@ -196,9 +192,7 @@ def split_merge(merge: str | list[str]) -> list[str]:
     return merge.split(" ") if isinstance(merge, str) else merge
 
 
-def _encode_with_gigatoken(
-    fast: gigatoken.Tokenizer, batch: list[str], *, parallel: bool
-) -> list[np.ndarray]:
+def _encode_with_gigatoken(fast: gigatoken.Tokenizer, batch: list[str], *, parallel: bool) -> list[np.ndarray]:
     layout = fast.encode_batch(batch, parallel=parallel).layout
     ids = np.asarray(layout.content.data).view(np.int32)
     ends = np.asarray(layout.offsets.data).tolist()
@@ -212,9 +206,7 @@ def _exact_gigatoken(
     try:
         fast = gigatoken.Tokenizer.from_json(specification)
     except (RuntimeError, ValueError) as error:
-        _log.warning(
-            "gigatoken cannot load this tokenizer (%s): encoding with the slower tokenizers library", error
-        )
+        _log.warning("gigatoken cannot load this tokenizer (%s): encoding with the slower tokenizers library", error)
         return None
     for text in (*PARITY_PROBE, *special.ids, "x".join(special.ids), "\n".join(PARITY_PROBE[:20])):
         if fast.encode(text).tolist() != reference.encode(text, add_special_tokens=False).ids:

@@ -68,9 +68,7 @@ def byte_level_specification(
         "padding": None,
         "added_tokens": [],
         "normalizer": normalizer,
-        "pre_tokenizer": byte_level | pre_tokenizer
-        if pre_tokenizer["type"] == "ByteLevel"
-        else pre_tokenizer,
+        "pre_tokenizer": byte_level | pre_tokenizer if pre_tokenizer["type"] == "ByteLevel" else pre_tokenizer,
         "post_processor": None,
         "decoder": byte_level,
         "model": {

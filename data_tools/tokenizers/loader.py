@@ -45,9 +45,7 @@ def _find(directory: Path) -> Path:
         found = sorted(directory.glob(pattern))
         if len(found) > 1:
             names = ", ".join(path.name for path in found)
-            raise TokenizerError(
-                f"{directory} holds several tokenizers ({names}): give the path of the one you mean."
-            )
+            raise TokenizerError(f"{directory} holds several tokenizers ({names}): give the path of the one you mean.")
         if found:
             return found[0]
     raise TokenizerError(f"no tokenizer in {directory}: it holds none of {_EXPECTED}.")

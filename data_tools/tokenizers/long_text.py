@@ -73,9 +73,7 @@ class BpeCutter:
         normalizer, model = specification["normalizer"], specification["model"]
         plain_text = normalizer is None or normalizer == {"type": "NFC"}
         text_tokens = any(not token["special"] for token in specification["added_tokens"])
-        cuttable = (
-            plain_text and not text_tokens and _split_pattern(specification["pre_tokenizer"]) in _RUN_PATTERNS
-        )
+        cuttable = plain_text and not text_tokens and _split_pattern(specification["pre_tokenizer"]) in _RUN_PATTERNS
         spanning = None if model.get("ignore_merges") or not cuttable else _spanning_pairs(model["vocab"])
         return cls(cuttable, spanning)
 

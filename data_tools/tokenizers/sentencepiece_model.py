@@ -46,9 +46,7 @@ class SentencePieceTokenizer:
         self.files = list(contents.values())
         self.digest = digest_of(self.kind, {role: file.read_bytes() for role, file in contents.items()})
         pieces = range(processor.get_piece_size())
-        special = {
-            processor.id_to_piece(k): k for k in pieces if processor.is_control(k) or processor.is_unknown(k)
-        }
+        special = {processor.id_to_piece(k): k for k in pieces if processor.is_control(k) or processor.is_unknown(k)}
         self._config: dict[str, Any] = (
             read_json(contents["tokenizer_config.json"]) if "tokenizer_config.json" in contents else {}
         )
@@ -60,13 +58,10 @@ class SentencePieceTokenizer:
         self.special_tokens = special
         self.vocab_size = 1 + max(len(pieces) - 1, *special.values())
         self.bos_id, self.eos_id, self.pad_id = (
-            number if number >= 0 else None
-            for number in (processor.bos_id(), processor.eos_id(), processor.pad_id())
+            number if number >= 0 else None for number in (processor.bos_id(), processor.eos_id(), processor.pad_id())
         )
         if eod is not None and eod not in special:
-            raise TokenizerError(
-                f"{path} has no control token {eod!r}: its control tokens are {', '.join(special)}."
-            )
+            raise TokenizerError(f"{path} has no control token {eod!r}: its control tokens are {', '.join(special)}.")
         end = special[eod] if eod is not None else self.eos_id
         if end is None:
             raise TokenizerError(f"{path} has no eos token to end a document with: name one with eod=….")
@@ -195,11 +190,7 @@ class SentencePieceTokenizer:
     def _is_bpe(self) -> bool:
         """BPE scores are whole ranks, unigram scores are log probabilities."""
         sp = self._processor
-        ids = (
-            k
-            for k in range(sp.get_piece_size())
-            if not (sp.is_control(k) or sp.is_unknown(k) or sp.is_byte(k))
-        )
+        ids = (k for k in range(sp.get_piece_size()) if not (sp.is_control(k) or sp.is_unknown(k) or sp.is_byte(k)))
         return all(sp.get_score(k).is_integer() for k in ids)
 
     @functools.cached_property

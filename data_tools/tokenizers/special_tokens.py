@@ -41,9 +41,7 @@ def read_json(path: Path) -> Any:
     try:
         return orjson.loads(path.read_bytes())
     except orjson.JSONDecodeError as error:
-        raise TokenizerError(
-            f"{path} is not valid JSON ({error}): restore the tokenizer's own file."
-        ) from error
+        raise TokenizerError(f"{path} is not valid JSON ({error}): restore the tokenizer's own file.") from error
 
 
 def special_files(directory: Path) -> dict[str, Path]:
@@ -114,8 +112,7 @@ def read_special_tokens(
     for token, number in ids.items():
         if by_id.setdefault(number, token) != token or vocabulary.get(token, number) != number:
             raise TokenizerError(
-                f"{directory} gives id {number} to {token!r} and to another token: "
-                "repair its special token files."
+                f"{directory} gives id {number} to {token!r} and to another token: repair its special token files."
             )
     return SpecialTokens(ids, end, roles.get("bos"), roles.get("eos"), roles.get("pad"))
 

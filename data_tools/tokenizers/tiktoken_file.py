@@ -28,9 +28,7 @@ def load(path: Path, *, eod: str | None, threads: int) -> BpeTokenizer:
     token.
     """
     if path.stem in _OTHER_PATTERNS:
-        raise TokenizerError(
-            f"{path} does not go with Qwen's split pattern: give a tokenizer.json of it instead."
-        )
+        raise TokenizerError(f"{path} does not go with Qwen's split pattern: give a tokenizer.json of it instead.")
     ranks = read_ranks(path)
     symbols = byte_symbols()
     vocabulary = {"".join(symbols[byte] for byte in token): rank for token, rank in ranks.items()}
@@ -63,15 +61,11 @@ def read_ranks(path: Path) -> dict[bytes, int]:
             if int(rank) != len(ranks) or token in ranks:
                 raise ValueError(f"rank {int(rank)} where {len(ranks)} is due, or a token given twice")
         except (ValueError, binascii.Error) as error:
-            raise TokenizerError(
-                f"{path}:{number}: not a line of `base64(token) rank` in order: {error}."
-            ) from error
+            raise TokenizerError(f"{path}:{number}: not a line of `base64(token) rank` in order: {error}.") from error
         ranks[token] = int(rank)
     missing = [byte for byte in range(256) if bytes([byte]) not in ranks]
     if missing:
-        raise TokenizerError(
-            f"{path} has no rank for byte 0x{missing[0]:02X}: it is not a complete .tiktoken file."
-        )
+        raise TokenizerError(f"{path} has no rank for byte 0x{missing[0]:02X}: it is not a complete .tiktoken file.")
     return ranks
 
 

@@ -18,11 +18,7 @@ def load(path: Path, *, eod: str | None, threads: int) -> BpeTokenizer:
             f"{path} holds a {model.get('type')} model, and only BPE is read from tokenizer.json: "
             "give the sentencepiece .model file it was made from."
         )
-    added = {
-        token["content"]: token["id"] for token in specification.get("added_tokens", []) if token["special"]
-    }
+    added = {token["content"]: token["id"] for token in specification.get("added_tokens", []) if token["special"]}
     special = read_special_tokens(path.parent, model["vocab"], added, eod)
     contents = {"tokenizer.json": path} | special_files(path.parent)
-    return BpeTokenizer(
-        path.resolve().parent.name, "tokenizer_json", specification, special, contents, threads=threads
-    )
+    return BpeTokenizer(path.resolve().parent.name, "tokenizer_json", specification, special, contents, threads=threads)

@@ -18,7 +18,8 @@ from typing import Any
 
 import torch.distributed as dist
 
-from data_tools.indexed import Manifest, read_manifest
+from data_tools.indexed import bin_path, idx_path
+from data_tools.manifest import manifest_path, read_manifest
 from data_tools.tokenizers import Tokenizer
 from megatron_aquila.config import Corpus, RunConfig
 from megatron_aquila.errors import ConfigError
@@ -28,11 +29,17 @@ _NO_PAD = -1  # Megatron's default too: no token has this id
 
 @dataclass(frozen=True)
 class _TokenizerForMegatron:
-    """The three things that `GPTDataset` asks of a tokenizer."""
+    """What `GPTDataset` asks of a tokenizer."""
 
+    digest: str
     eod: int
     vocab_size: int
     pad: int = _NO_PAD
+
+    @property
+    def unique_identifiers(self) -> dict[str, Any]:
+        """Goes into the name of cached indices."""
+        return {"digest": self.digest, "eod": self.eod}
 
 
 class Corpora:
@@ -62,9 +69,7 @@ class Corpora:
 
         train = _blend([corpus for corpus, _ in self._train])
         if run.data.valid is not None:
-            mixture: dict[str, Any] = {
-                "blend_per_split": [train, _blend([corpus for corpus, _ in self._valid]), None]
-            }
+            mixture: dict[str, Any] = {"blend_per_split": [train, _blend([corpus for corpus, _ in self._valid]), None]}
         else:
             mixture = {"blend": train, "split": ",".join(str(part) for part in run.data.split)}
         cache = run.cache_directory / self.digest[:16]
@@ -72,7 +77,9 @@ class Corpora:
             random_seed=run.seed,
             sequence_length=run.data.sequence_length,
             path_to_cache=str(cache),
-            tokenizer=_TokenizerForMegatron(self._tokenizer.eod_id, self._tokenizer.vocab_size),
+            tokenizer=_TokenizerForMegatron(
+                self._tokenizer.digest, self._tokenizer.eod_id, self._tokenizer.vocab_size
+            ),
             # Document bounds reach attention as cu_seqlens: no dense mask is built.
             reset_position_ids=False,
             reset_attention_mask=False,
@@ -82,9 +89,7 @@ class Corpora:
         )
         logging.getLogger("megatron.core.datasets").setLevel(logging.WARNING)
         sizes = [train_samples, valid_samples if evaluates else 0, 0]
-        train_data, valid_data, _ = BlendedMegatronDatasetBuilder(
-            GPTDataset, sizes, lambda: True, config
-        ).build()
+        train_data, valid_data, _ = BlendedMegatronDatasetBuilder(GPTDataset, sizes, lambda: True, config).build()
         if dist.is_initialized():
             dist.barrier()
         return train_data, valid_data if evaluates else None
@@ -93,7 +98,7 @@ class Corpora:
         """Of all that decides which tokens a sample holds, and in which order samples come."""
         run = self._run
         contents = [
-            [(manifest.digest, corpus.weight) for corpus, manifest in blend] for blend in (self._train, self._valid)
+            [(_digest(manifest), corpus.weight) for corpus, manifest in blend] for blend in (self._train, self._valid)
         ]
         decides = {
             "corpora": contents,
@@ -117,7 +122,7 @@ class Corpora:
             )
         for split, blend, share in wanted:
             for corpus, manifest in blend:
-                tokens = int(manifest.tokens * share)
+                tokens = int(manifest["counts"]["tokens"] * share)
                 if tokens < row:
                     raise ConfigError(
                         f"{corpus.path}: its {split} share is about {tokens} tokens, less than one row of "
@@ -125,14 +130,34 @@ class Corpora:
                     )
 
 
-def _check(corpus: Corpus, tokenizer: Tokenizer) -> Manifest:
-    manifest = read_manifest(corpus.path)
-    if manifest.tokenizer_digest != tokenizer.digest:
+def _check(corpus: Corpus, tokenizer: Tokenizer) -> dict[str, Any]:
+    """The manifest of an indexed corpus that is whole and was made with `tokenizer`."""
+    manifest = read_manifest(manifest_path(corpus.path))
+    if manifest is None:
         raise ConfigError(
-            f"{corpus.path} was indexed with another tokenizer than data.tokenizer ({tokenizer.name}): index it "
-            "again, or give the tokenizer it was made with"
+            f"{manifest_path(corpus.path)} does not exist: data paths are the PREFIX that `aquila data index` was given"
+        )
+    for path in (bin_path(corpus.path), idx_path(corpus.path)):
+        expected = manifest["files"][path.suffix[1:]]["bytes"]
+        if not path.exists() or path.stat().st_size != expected:
+            raise ConfigError(f"{path} is not the {expected} bytes that its manifest says: index the corpus again")
+    if manifest["tokenizer"]["digest"] != tokenizer.digest:
+        raise ConfigError(
+            f"{corpus.path} was indexed with another tokenizer ({manifest['tokenizer']['name']}) than "
+            f"data.tokenizer ({tokenizer.name}): index it again, or give the tokenizer it was made with"
+        )
+    if manifest["tokenizer"]["eod_id"] != tokenizer.eod_id:
+        raise ConfigError(
+            f"{corpus.path} ends its documents with id {manifest['tokenizer']['eod_id']}, but data.tokenizer "
+            f"({tokenizer.name}) says {tokenizer.eod_id}"
         )
     return manifest
+
+
+def _digest(manifest: dict[str, Any]) -> str:
+    """Of the tokens and how they are cut into documents."""
+    files = manifest["files"]
+    return f"{files['bin']['sha256']}/{files['idx']['sha256']}"
 
 
 def _blend(corpora: Sequence[Corpus]) -> tuple[list[str], list[float]]:

@@ -18,7 +18,4 @@ def micro_batch_indices(
             f"data parallel size {data_size}"
         )
     first = consumed + data_rank * micro_batch_size
-    return [
-        list(range(start, start + micro_batch_size))
-        for start in range(first, first + global_batch_size, stride)
-    ]
+    return [list(range(start, start + micro_batch_size)) for start in range(first, first + global_batch_size, stride)]

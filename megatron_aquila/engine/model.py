@@ -165,9 +165,7 @@ def build_model(
             shape=shape,
             config=config,
             transformer_layer_spec=block,
-            vocab_size=padded_vocab_size(
-                shape.vocab_size, run.model.vocab_divisible_by, run.parallel.tensor_parallel
-            ),
+            vocab_size=padded_vocab_size(shape.vocab_size, run.model.vocab_divisible_by, run.parallel.tensor_parallel),
             max_sequence_length=shape.max_position_embeddings,
             pre_process=parallel_state.is_pipeline_first_stage(ignore_virtual=False, vp_stage=stage),
             post_process=parallel_state.is_pipeline_last_stage(ignore_virtual=False, vp_stage=stage),

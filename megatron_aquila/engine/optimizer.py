@@ -103,9 +103,7 @@ class OptimizerState:
         shape: ModelShape,
         layout: Layout,
     ) -> None:
-        self._optimizers = (
-            optimizer.chained_optimizers if isinstance(optimizer, ChainedOptimizer) else [optimizer]
-        )
+        self._optimizers = optimizer.chained_optimizers if isinstance(optimizer, ChainedOptimizer) else [optimizer]
         self._placed = place_parameters(chunks, shape, layout)
         self._layout = layout
 
@@ -139,9 +137,7 @@ class OptimizerState:
         if scaler is None:
             return None
         state = scaler.state_dict()
-        return {
-            key: value.item() if isinstance(value, torch.Tensor) else value for key, value in state.items()
-        }
+        return {key: value.item() if isinstance(value, torch.Tensor) else value for key, value in state.items()}
 
     def load_scaler(self, state: dict[str, float] | None) -> None:
         scaler = getattr(self._optimizers[0], "grad_scaler", None)

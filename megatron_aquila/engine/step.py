@@ -73,9 +73,7 @@ def run_schedule(
     return _mean_over_world(sums, ("count", "loss", *metric_names), device)
 
 
-def _mean_over_world(
-    sums: dict[str, torch.Tensor], names: Sequence[str], device: torch.device
-) -> dict[str, float]:
+def _mean_over_world(sums: dict[str, torch.Tensor], names: Sequence[str], device: torch.device) -> dict[str, float]:
     """Add the sums over the data-parallel ranks, give them to every pipeline stage, divide by the count."""
     values = torch.zeros(len(names), dtype=torch.float64, device=device)
     if sums:  # this rank holds the last stage

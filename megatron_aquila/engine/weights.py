@@ -56,7 +56,11 @@ class RandomWeights:
 
 @torch.no_grad()
 def load_weights(
-    chunks: Sequence[torch.nn.Module], shape: ModelShape, layout: Layout, reader: TensorReader, prefix: str = ""
+    chunks: Sequence[torch.nn.Module],
+    shape: ModelShape,
+    layout: Layout,
+    reader: TensorReader,
+    prefix: str = "",
 ) -> None:
     """Fill every parameter of this rank; vocabulary padding becomes 0, and stays 0 under training.
 

@@ -6,7 +6,21 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-WORDS = ["the", "patient", "has", "fever", "cough", "pain", "dose", "250", "mg", "daily", "发热", "咳嗽", "头痛"]
+WORDS = [
+    "the",
+    "patient",
+    "has",
+    "fever",
+    "cough",
+    "pain",
+    "dose",
+    "250",
+    "mg",
+    "daily",
+    "发热",
+    "咳嗽",
+    "头痛",
+]
 WORDS += ["患者", "每日", "三次", "服用", "ünïcode", "😀", "</s>"]
 
 
@@ -43,8 +57,6 @@ def write_documents(path: Path, number: int, seed: int = 0) -> list[str]:
     """Writes `number` JSON Lines documents with ids; returns their texts."""
     generator = random.Random(seed)
     texts = [text(generator, generator.randrange(1, 60)) for _ in range(number)]
-    lines = [
-        json.dumps({"id": f"{seed}-{i}", "text": item}, ensure_ascii=False) for i, item in enumerate(texts)
-    ]
+    lines = [json.dumps({"id": f"{seed}-{i}", "text": item}, ensure_ascii=False) for i, item in enumerate(texts)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return texts

@@ -63,14 +63,12 @@ def accuracy(asked: list[Record], guess: Callable[[Record], str]) -> float:
 
 def test_same_seed_same_bytes_and_another_seed_another_world(tmp_path: Path) -> None:
     small = {"stage1_documents": 60, "stage2_documents": 60, "general_count": 30}
-    counts = [
-        write_clinic(tmp_path / name, seed=seed, **small) for name, seed in (("a", 3), ("b", 3), ("c", 4))
-    ]
+    counts = [write_clinic(tmp_path / name, seed=seed, **small) for name, seed in (("a", 3), ("b", 3), ("c", 4))]
     assert counts[0] == {
         "medical_stage1.jsonl": 60,
         "medical_stage2.jsonl": 60,
         "general.jsonl": 30,
-        "questions.jsonl": len(make_world(3).conditions) * len(VALUES),
+        "questions.jsonl": 2 * len(make_world(3).conditions) * len(VALUES),
     }
     for name, count in counts[0].items():
         a, b, c = ((tmp_path / directory / name).read_bytes() for directory in "abc")
@@ -156,7 +154,7 @@ def test_documents_on_several_conditions_mix_nothing_up(world: World, corpus: li
 def test_questions_ask_what_the_documents_tell_in_other_words(world: World, corpus: list[Record]) -> None:
     counts = told(world, corpus)
     asked = list(questions(world))
-    assert len(asked) == len(world.conditions) * len(VALUES)
+    assert len(asked) == 2 * len(world.conditions) * len(VALUES)
     assert len({question["id"] for question in asked}) == len(asked)
     text = {lang: "\n".join(d["text"] for d in corpus if d["lang"] == lang) for lang in LANGUAGES}
     for question in asked:
@@ -207,7 +205,7 @@ def test_both_languages_have_half(corpus: list[Record], world: World) -> None:
     for records in (corpus, list(general_documents(count=1000))):
         assert 0.48 < sum(record["lang"] == "zh" for record in records) / len(records) < 0.52
     chinese = sum(question["id"].startswith("clinic-zh-") for question in questions(world))
-    assert chinese * 2 == len(world.conditions) * len(VALUES)
+    assert chinese == len(world.conditions) * len(VALUES)
 
 
 def test_general_text_is_not_medical(world: World) -> None:
@@ -229,9 +227,9 @@ def test_sizes_are_obeyed_and_refused(world: World) -> None:
     assert len(list(questions(world, limit=17))) == 17
     assert len(list(documents(world, stage=2, count=33))) == 33
     few = {d["text"] for d in documents(world, stage=2, count=400, wordings=3)}
-    drug = "responds well to"  # the sixth wording of that attribute
-    assert not any(drug in text for text in few)
-    assert any(drug in d["text"] for d in documents(world, stage=2, count=400, wordings=6))
+    sixth = "responds well to"  # of the drug's wordings
+    assert not any(sixth in text for text in few)
+    assert any(sixth in d["text"] for d in documents(world, stage=2, count=400, wordings=6))
     with pytest.raises(ValueError, match="conditions=7 is not between 8"):
         make_world(conditions=7)
     with pytest.raises(ValueError, match="wordings=2 is not between 3"):

@@ -32,9 +32,7 @@ RECORDS = [
 ]
 
 
-def read(
-    path: Path, options: ReadOptions | None = None, **arguments: Any
-) -> tuple[list[Any], list[Fault], FileReader]:
+def read(path: Path, options: ReadOptions | None = None, **arguments: Any) -> tuple[list[Any], list[Fault], FileReader]:
     reader = FileReader(path, options or ReadOptions(max_line_bytes=LIMIT), **arguments)
     items = list(reader)
     faults = [item for item in items if isinstance(item, Fault)]
@@ -96,13 +94,7 @@ def test_every_container_gives_the_records_back(tmp_path: Path, chunk: int, suff
         data = json.dumps(RECORDS, indent=2, ensure_ascii=False).encode()
     half = len(data) // 2
     if suffix.endswith(".gz"):  # several members, and padding between them
-        data = (
-            gzip.compress(data[:half])
-            + b"\0" * 5
-            + gzip.compress(b"")
-            + gzip.compress(data[half:])
-            + b"\0" * 9
-        )
+        data = gzip.compress(data[:half]) + b"\0" * 5 + gzip.compress(b"") + gzip.compress(data[half:]) + b"\0" * 9
     elif suffix.endswith(".zst"):
         data = zstandard.compress(data[:half]) + zstandard.compress(b"") + zstandard.compress(data[half:])
     path = tmp_path / f"records{suffix}"
@@ -158,9 +150,7 @@ def test_truncated_stream_gives_all_before_the_cut(tmp_path: Path, kind: str) ->
         path.write_bytes(whole[: int(len(whole) * share)])
         values, faults, reader = read(path)
         assert values == records[: len(values)]
-        assert (
-            len(values) >= 3000 * share * (0.95 if kind == "gz" else 0.5) - 1
-        )  # zstd: whole blocks of 128 KiB
+        assert len(values) >= 3000 * share * (0.95 if kind == "gz" else 0.5) - 1  # zstd: whole blocks of 128 KiB
         assert "truncated" in (reader.damage or "")
         assert [fault.reason for fault in faults] in ([], ["cut-off"])
     path.write_bytes(whole[:100] + bytes([whole[100] ^ 0x55]) * 40 + whole[140:])
@@ -207,9 +197,7 @@ def test_each_kind_of_line(tmp_path: Path, chunk: int) -> None:
     path = tmp_path / "lines.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + b"".join(line + b"\n\n \t\r\n" for line, _ in LINES))
     items = list(reader := FileReader(path, ReadOptions()))
-    assert [item.value if isinstance(item, Record) else item.reason for item in items] == [
-        want for _, want in LINES
-    ]
+    assert [item.value if isinstance(item, Record) else item.reason for item in items] == [want for _, want in LINES]
     assert [item.line for item in items] == [1 + 3 * i for i in range(len(LINES))]
     assert reader.blank == 2 * len(LINES)
     assert reader.span == path.stat().st_size
@@ -346,9 +334,7 @@ def test_atomic_path_keeps_the_old_file_until_the_new_one_is_whole(tmp_path: Pat
 
 
 def test_formats_by_name() -> None:
-    assert [
-        file_format(Path(name)) for name in ("a.b.jsonl.gz", "a.ndjson", "a.json.zst", "a.csv", "a.parquet")
-    ] == [
+    assert [file_format(Path(name)) for name in ("a.b.jsonl.gz", "a.ndjson", "a.json.zst", "a.csv", "a.parquet")] == [
         "jsonl",
         "jsonl",
         "json",

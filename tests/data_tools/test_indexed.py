@@ -55,9 +55,7 @@ def write(prefix: Path, documents: Documents, dtype: Any) -> Path:
         for begin in range(0, len(documents), 3):
             some = documents[begin : begin + 3]
             flat = [sequence for document in some for sequence in document]
-            writer.add(
-                np.concatenate(flat), np.array([len(s) for s in flat]), np.array([len(d) for d in some])
-            )
+            writer.add(np.concatenate(flat), np.array([len(s) for s in flat]), np.array([len(d) for d in some]))
     return prefix
 
 
@@ -138,9 +136,7 @@ def test_offsets_beyond_int32(tmp_path: Path) -> None:
     assert index.bin_bytes == 1_600_000_000
     from data_tools.indexed import _Parts, _publish_index
 
-    _publish_index(
-        tmp_path / "joined", np.dtype("<i4"), _Parts([tmp_path / name for name in "abc"]), sync=False
-    )
+    _publish_index(tmp_path / "joined", np.dtype("<i4"), _Parts([tmp_path / name for name in "abc"]), sync=False)
     data = idx_path(tmp_path / "joined").read_bytes()
     assert np.frombuffer(data, "<i8", 3, 34 + 12).tolist() == [0, 1_600_000_000, 3_200_000_000]
     assert np.frombuffer(data, "<i8", 4, 34 + 36).tolist() == [0, 1, 2, 3]
@@ -183,10 +179,7 @@ def sound(tmp_path: Path) -> Path:
         {
             "tokenizer": {"name": "small", "digest": "d" * 64, "vocab_size": 1000, "eod_id": EOD},
             "counts": {"documents": 40, "tokens": int(reader.lengths.sum())},
-            "files": {
-                path.suffix[1:]: {"sha256": sha256_file(path)}
-                for path in (bin_path(prefix), idx_path(prefix))
-            },
+            "files": {path.suffix[1:]: {"sha256": sha256_file(path)} for path in (bin_path(prefix), idx_path(prefix))},
         },
     )
     return prefix
@@ -260,9 +253,7 @@ def test_every_damage_is_named(sound: Path, damage: Callable[[Path], None], prob
         (lambda p: idx_path(p).write_bytes(idx_path(p).read_bytes()[:-1]), "its header asks for"),
     ],
 )
-def test_an_unreadable_index_is_one_sentence(
-    sound: Path, damage: Callable[[Path], None], sentence: str
-) -> None:
+def test_an_unreadable_index_is_one_sentence(sound: Path, damage: Callable[[Path], None], sentence: str) -> None:
     damage(sound)
     with pytest.raises(IndexedDatasetError, match=sentence):
         verify(sound)
@@ -270,11 +261,7 @@ def test_an_unreadable_index_is_one_sentence(
 
 def test_another_tokenizer_is_noticed(sound: Path) -> None:
     result = verify(sound, Facts(name="other", digest="e" * 64))
-    assert [
-        problem
-        for problem in result.problems
-        if "made with tokenizer small" in problem and "other" in problem
-    ]
+    assert [problem for problem in result.problems if "made with tokenizer small" in problem and "other" in problem]
 
 
 def test_damage_is_found_without_a_manifest(sound: Path) -> None:

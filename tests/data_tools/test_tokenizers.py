@@ -64,9 +64,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One small tokenizer of each kind."""
     root = tmp_path_factory.mktemp("tokenizers")
     train_byte_level(root / "byte_level_bpe")
-    (root / "byte_level_bpe" / "special_tokens.txt").write_text(
-        "\n".join(AQUILA_SPECIALS) + "\n", encoding="utf-8"
-    )
+    (root / "byte_level_bpe" / "special_tokens.txt").write_text("\n".join(AQUILA_SPECIALS) + "\n", encoding="utf-8")
     load_tokenizer(root / "byte_level_bpe").save_pretrained(root / "all")
     (root / "tokenizer_json").mkdir()
     for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -96,16 +94,12 @@ def tokenizer(request: pytest.FixtureRequest, loaded: dict[str, Tokenizer]) -> T
 def merge_ranks(directory: Path) -> Callable[[bytes, bytes], float]:
     byte_of = {symbol: byte for byte, symbol in gpt2_symbols().items()}
     lines = (directory / "merges.txt").read_text(encoding="utf-8").splitlines()[1:]
-    pairs = {
-        tuple(bytes(byte_of[s] for s in half) for half in line.split(" ")): k for k, line in enumerate(lines)
-    }
+    pairs = {tuple(bytes(byte_of[s] for s in half) for half in line.split(" ")): k for k, line in enumerate(lines)}
     return lambda left, right: pairs.get((left, right), float("inf"))
 
 
 @pytest.mark.parametrize("kind", ["byte_level_bpe", "tokenizer_json"])
-def test_byte_level_ids_are_those_of_naive_bpe(
-    paths: dict[str, Path], loaded: dict[str, Tokenizer], kind: str
-) -> None:
+def test_byte_level_ids_are_those_of_naive_bpe(paths: dict[str, Path], loaded: dict[str, Tokenizer], kind: str) -> None:
     directory = paths["byte_level_bpe"]
     vocabulary = json.loads((directory / "vocab.json").read_text(encoding="utf-8"))
     symbols, rank_of = gpt2_symbols(), merge_ranks(directory)
@@ -113,9 +107,7 @@ def test_byte_level_ids_are_those_of_naive_bpe(
     for text in TEXTS:
         if len(text) < 1000:
             tokens = naive_bpe(text, GPT2_PATTERN, rank_of)
-            assert loaded[kind].encode(text) == [
-                vocabulary["".join(symbols[b] for b in token)] for token in tokens
-            ]
+            assert loaded[kind].encode(text) == [vocabulary["".join(symbols[b] for b in token)] for token in tokens]
 
 
 def test_tiktoken_ids_are_those_of_naive_tiktoken(tmp_path: Path) -> None:
@@ -130,17 +122,13 @@ def test_tiktoken_ids_are_those_of_naive_tiktoken(tmp_path: Path) -> None:
                 if word.encode() in ranks:
                     expected.append(ranks[word.encode()])
                 else:
-                    tokens = naive_bpe(
-                        word, r"(?s).+", lambda left, right: ranks.get(left + right, float("inf"))
-                    )
+                    tokens = naive_bpe(word, r"(?s).+", lambda left, right: ranks.get(left + right, float("inf")))
                     expected += [ranks[token] for token in tokens]
             assert tokenizer.encode(text) == expected, text[:40]
 
 
 def test_sentencepiece_ids_are_sentencepiece_s(paths: dict[str, Path], loaded: dict[str, Tokenizer]) -> None:
-    processor = sentencepiece.SentencePieceProcessor(
-        model_file=str(paths["sentencepiece"] / "tokenizer.model")
-    )
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(paths["sentencepiece"] / "tokenizer.model"))
     for text in TEXTS:
         assert loaded["sentencepiece"].encode(text) == processor.encode(text)
 
@@ -163,9 +151,7 @@ def test_the_slow_backend_gives_the_same_ids(
             np.testing.assert_array_equal(expected, found)
 
 
-def test_a_fast_encoder_that_differs_is_not_used(
-    paths: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fast_encoder_that_differs_is_not_used(paths: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     class OffByOne:
         def __init__(self, real: object) -> None:
             self.real = real
@@ -199,9 +185,7 @@ def test_decode_gives_the_text_back(tokenizer: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize("separators", ["\n ，。", " ", "，", ""])
-def test_encode_long_equals_encode(
-    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, separators: str
-) -> None:
+def test_encode_long_equals_encode(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, separators: str) -> None:
     """Also without any line end or blank, cut into hundreds of pieces."""
     monkeypatch.setattr(long_text, "PIECE_CHARACTERS", 1000)
     monkeypatch.setattr("data_tools.tokenizers.sentencepiece_model.PIECE_CHARACTERS", 1000)
@@ -229,9 +213,7 @@ def test_long_text_is_cut_near_the_wanted_length(
     assert max(map(len, pieces)) < 1500
 
 
-def test_han_without_any_punctuation_is_cut(
-    loaded: dict[str, Tokenizer], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_han_without_any_punctuation_is_cut(loaded: dict[str, Tokenizer], monkeypatch: pytest.MonkeyPatch) -> None:
     """One pre-token of 50,000 characters: cut only between characters that no vocabulary entry joins."""
     monkeypatch.setattr(long_text, "PIECE_CHARACTERS", 1000)
     han = "".join(character for character in mixture(150_000, seed=2) if "\u4e00" <= character <= "\u9fff")
@@ -315,9 +297,7 @@ def test_saved_directory_gives_the_same_ids_in_transformers(
     theirs = transformers.AutoTokenizer.from_pretrained(str(tmp_path))
     # transformers puts no blank before a text that begins with one, as a model with a dummy prefix would.
     texts = [
-        text
-        for text in [*LINES, *TRICKY]
-        if not set(text) & set("<[") and (kind != "sentencepiece" or text[:1] != " ")
+        text for text in [*LINES, *TRICKY] if not set(text) & set("<[") and (kind != "sentencepiece" or text[:1] != " ")
     ]
     for text in texts:
         assert theirs(text, add_special_tokens=False).input_ids == ours.encode(text), text[:40]
@@ -395,11 +375,7 @@ def real_texts() -> list[str]:
         english = [json.loads(next(file))["answer"] for _ in range(200)]
     with (SHARED / "chinese_medical_dialogue_sample.csv").open(encoding="gb18030", newline="") as file:
         dialogues = [row["ask"] + row["answer"] for _, row in zip(range(300), csv.DictReader(file))]
-    return (
-        [book[start : start + 3000] for book in books for start in range(0, 30_000, 3000)]
-        + english
-        + dialogues
-    )
+    return [book[start : start + 3000] for book in books for start in range(0, 30_000, 3000)] + english + dialogues
 
 
 @needs_shared
@@ -412,9 +388,7 @@ def test_the_real_aquila_tokenizer_on_real_text(tmp_path: Path) -> None:
     assert list(ours.special_tokens.items())[:8] == list(zip(AQUILA_SPECIALS, range(100_000, 100_008)))
     theirs = transformers.GPT2Tokenizer(
         vocab=json.loads((directory / "vocab.json").read_text(encoding="utf-8")),
-        merges=[
-            tuple(line.split(" ")) for line in (directory / "merges.txt").read_text("utf-8").splitlines()[1:]
-        ],
+        merges=[tuple(line.split(" ")) for line in (directory / "merges.txt").read_text("utf-8").splitlines()[1:]],
     )
     texts = [text for text in real_texts() if "<|endoftext|>" not in text]
     for text, ids in zip(texts, ours.encode_batch(texts)):

@@ -75,9 +75,7 @@ def write_tiktoken(path: Path, vocab_size: int = 900) -> dict[bytes, int]:
     vocabulary = train_byte_level(path.parent / "source", vocab_size)
     from_symbol = {symbol: byte for byte, symbol in gpt2_symbols().items()}
     del vocabulary["<|endoftext|>"]
-    tokens = [
-        bytes(from_symbol[s] for s in token) for token in sorted(vocabulary, key=vocabulary.__getitem__)
-    ]
+    tokens = [bytes(from_symbol[s] for s in token) for token in sorted(vocabulary, key=vocabulary.__getitem__)]
     ranks = {token: rank for rank, token in enumerate(tokens)}
     lines = [b"%s %d\n" % (base64.b64encode(token), rank) for token, rank in ranks.items()]
     path.write_bytes(b"".join(lines))

@@ -13,6 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
@@ -190,9 +191,7 @@ def test_a_step_can_be_saved_again(tmp_path: Path) -> None:
     assert names(tmp_path) == ["LATEST", "step-00000001", "step-00000002"]
 
 
-def test_everything_is_on_the_disk_before_it_gets_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_everything_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a power cut may undo: an fsync that is missing, or comes after the rename that relies on it."""
     events: list[tuple[str, str]] = []
     fsync, rename, replace = os.fsync, os.rename, os.replace
@@ -236,28 +235,37 @@ def test_everything_is_on_the_disk_before_it_gets_its_name(
 # -- failures of a rank ---------------------------------------------------------------------------------
 
 
-def failing_save(
-    root: Path, ranks: int, write: Callable[[Communicator, Path], None], state: Any = None
-) -> list[str]:
+def failing_save(root: Path, ranks: int, write: Callable[[Communicator, Path], None], state: Any = None) -> list[str]:
     """Save step 2 in a world where it must fail; the messages of all ranks."""
-    outcomes = run_world(
-        ranks,
-        lambda communicator: save(
-            root,
-            2,
-            lambda directory: write(communicator, directory),
-            state={"step": 2} if state is None else state,
-            keep=1,
-            communicator=communicator,
-        ),
-    )
+
+    def body(communicator: Communicator) -> Path:
+        try:
+            return save(
+                root,
+                2,
+                lambda directory: write(communicator, directory),
+                state={"step": 2} if state is None else state,
+                keep=1,
+                communicator=communicator,
+            )
+        finally:  # on every rank, as soon as it hears of it
+            assert not list(root.glob(".tmp-*"))
+
+    outcomes = run_world(ranks, body)
     assert [type(outcome) for outcome in outcomes] == [CheckpointError] * ranks
     return [str(outcome) for outcome in outcomes]
 
 
 @pytest.mark.parametrize("failing", [0, 1, 2])
-def test_one_rank_fails_and_all_hear_of_it(tmp_path: Path, failing: int) -> None:
+def test_one_rank_fails_and_all_hear_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
     publish(tmp_path, 1)
+    remove_tree = shutil.rmtree
+
+    def slowly(*arguments: Any, **options: Any) -> None:
+        sleep(0.2)
+        remove_tree(*arguments, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", slowly)
 
     def write(communicator: Communicator, directory: Path) -> None:
         writer(weights(2), communicator)(directory)
@@ -278,9 +286,7 @@ def test_failures_of_publishing_reach_all_ranks(tmp_path: Path, monkeypatch: pyt
         raise PermissionError(13, "Permission denied", str(final))
 
     monkeypatch.setattr(checkpoints, "_move_into_place", broken)
-    messages = failing_save(
-        tmp_path, 2, lambda communicator, directory: writer(weights(2), communicator)(directory)
-    )
+    messages = failing_save(tmp_path, 2, lambda communicator, directory: writer(weights(2), communicator)(directory))
     assert len(set(messages)) == 1 and "rank 0" in messages[0] and "Permission denied" in messages[0]
     assert names(tmp_path) == ["LATEST", "step-00000001"]
 
@@ -339,9 +345,7 @@ def test_disk_full(small_disk: Path, where: str) -> None:
 def test_file_size_limit(tmp_path: Path) -> None:
     publish(tmp_path, 1)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(
-        resource.RLIMIT_FSIZE, (1 << 20, hard)
-    )  # Python ignores SIGXFSZ: write() fails instead
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))  # Python ignores SIGXFSZ: write() fails instead
     try:
         messages = failing_save(tmp_path, 1, big)
     finally:
@@ -427,9 +431,7 @@ def test_a_kill_leaves_the_old_or_the_new(kills: Path, scenario: str, ranks: int
         outcomes.append((found.step, found.state["attempt"]))
         assert_is(found, *outcomes[-1])
         sweep(root, SingleProcess())
-        assert not any(
-            name.startswith((".tmp-", "damaged-")) or name.endswith(".replaced") for name in names(root)
-        )
+        assert not any(name.startswith((".tmp-", "damaged-")) or name.endswith(".replaced") for name in names(root))
         assert_is(latest(root), *outcomes[-1])
         assert (root / (root / "LATEST").read_text().strip()).is_dir()
         publish(root, 3, ranks=ranks, keep=1)
@@ -629,9 +631,7 @@ def test_hashing_is_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert hashed == {f"shard-{rank:05d}.safetensors": 1 for rank in range(4)} | {"state.json": 1}
 
 
-def test_a_newer_format_is_neither_read_nor_called_damaged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_newer_format_is_neither_read_nor_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(tmp_path, 1)
     monkeypatch.setattr(checkpoints, "_FORMAT", 2)
     publish(tmp_path, 2)
@@ -641,9 +641,7 @@ def test_a_newer_format_is_neither_read_nor_called_damaged(
     assert names(tmp_path) == ["LATEST", "step-00000001", "step-00000002"]
 
 
-def test_open_a_checkpoint_or_the_newest_in_a_folder(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_open_a_checkpoint_or_the_newest_in_a_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for step in (1, 2):
         publish(tmp_path, step)
     assert_is(open_checkpoint(tmp_path / "step-00000001"), 1)

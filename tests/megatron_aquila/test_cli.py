@@ -22,7 +22,7 @@ def aquila(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 

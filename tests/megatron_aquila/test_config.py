@@ -125,11 +125,7 @@ def test_unknown_key_names_the_nearest(recipe: Path, override: str, expected: st
 
 
 def test_each_problem_is_one_line_with_its_place(recipe: Path) -> None:
-    text = (
-        RECIPE.replace("lr: 2e-7", "lr: -1")
-        .replace("  tokenizer: tok\n", "")
-        .replace("every: 100", "evry: 100")
-    )
+    text = RECIPE.replace("lr: 2e-7", "lr: -1").replace("  tokenizer: tok\n", "").replace("every: 100", "evry: 100")
     recipe.write_text(text, encoding="utf-8")
     assert problems(recipe) == [
         f"{recipe}:3: data.tokenizer is required",
@@ -206,9 +202,7 @@ def test_a_file_that_is_no_recipe(recipe: Path, text: str, expected: str) -> Non
 
 
 def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
-    assert problems(tmp_path / "none.yaml") == [
-        f"{tmp_path}/none.yaml cannot be read: No such file or directory"
-    ]
+    assert problems(tmp_path / "none.yaml") == [f"{tmp_path}/none.yaml cannot be read: No such file or directory"]
     (tmp_path / "b.yaml").write_bytes(b"name: \xff")
     assert "is not UTF-8" in problems(tmp_path / "b.yaml")[0]
 
@@ -286,7 +280,4 @@ def test_shape_from_weights_is_checked_with_the_layout(recipe: Path, tmp_path: P
 def test_another_vocabulary_drops_the_ids_of_the_old(recipe: Path) -> None:
     shape = load_config(recipe, ["model.shape=aquila3-7b", "model.vocab_size=3000"]).model.resolve()
     assert (shape.vocab_size, shape.bos_id, shape.eos_id, shape.pad_id) == (3000, None, None, None)
-    assert (
-        load_config(recipe, ["model.shape=aquila3-7b", "model.vocab_size=151851"]).model.resolve().eos_id
-        == 151850
-    )
+    assert load_config(recipe, ["model.shape=aquila3-7b", "model.vocab_size=151851"]).model.resolve().eos_id == 151850

@@ -41,9 +41,7 @@ def test_recipe_fits_its_world(name: str, world_size: int) -> None:
         ("aquila_med/cpt_stage2.yaml", 384, 1e-5, 0.01, 12_716, 128),
     ],
 )
-def test_the_papers_numbers(
-    name: str, batch: int, lr: float, warmup: float, steps: int, warmup_in_steps: int
-) -> None:
+def test_the_papers_numbers(name: str, batch: int, lr: float, warmup: float, steps: int, warmup_in_steps: int) -> None:
     config = load(name)
     assert config.training.global_batch_size == batch
     assert config.data.sequence_length == 4096

@@ -48,9 +48,7 @@ CASES: list[tuple[str, dict[str, Any], Formula]] = [
         "wsd cosine",
         {"kind": "wsd", "warmup_ratio": 0.1, "decay_steps": 50, "decay_style": "cosine", "min_lr": 1e-5},
         lambda t: (
-            1.5e-5 * t
-            if t <= 20
-            else (3e-4 if t <= 150 else 1e-5 + 2.9e-4 * math.cos(math.pi * (t - 150) / 100) ** 2)
+            1.5e-5 * t if t <= 20 else (3e-4 if t <= 150 else 1e-5 + 2.9e-4 * math.cos(math.pi * (t - 150) / 100) ** 2)
         ),
     ),
     (

@@ -109,11 +109,7 @@ def test_first_aquila_has_wrong_ids_in_its_file() -> None:
 
 
 def test_defaults_where_the_file_is_silent() -> None:
-    config = {
-        key: AQUILA2_2023[key]
-        for key in AQUILA2_2023
-        if key not in ("rms_norm_eps", "max_position_embeddings")
-    }
+    config = {key: AQUILA2_2023[key] for key in AQUILA2_2023 if key not in ("rms_norm_eps", "max_position_embeddings")}
     shape = shape_from_hf(config)
     assert (shape.rms_norm_eps, shape.max_position_embeddings, shape.rope_theta) == (1e-6, 2048, 10000.0)
     assert (shape.num_query_groups, shape.head_dim, shape.qkv_bias) == (32, 128, False)
@@ -163,9 +159,7 @@ def test_to_hugging_face_and_back(name: str) -> None:
     assert shape_from_hf(shape_to_hf(SHAPES[name])) == SHAPES[name]
 
 
-@pytest.mark.parametrize(
-    "shape", [tiny(rope_scaling_factor=4.0, qkv_bias=True), tiny(head_dim=16, rope_theta=1e6)]
-)
+@pytest.mark.parametrize("shape", [tiny(rope_scaling_factor=4.0, qkv_bias=True), tiny(head_dim=16, rope_theta=1e6)])
 def test_transformers_saves_what_we_read(shape: ModelShape, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers", reason="the file must be one that transformers wrote")
     transformers.LlamaConfig.from_dict(shape_to_hf(shape)).save_pretrained(tmp_path)
@@ -174,9 +168,7 @@ def test_transformers_saves_what_we_read(shape: ModelShape, tmp_path: Path) -> N
 
 
 def test_transformers_rotates_by_our_theta_and_factor() -> None:
-    transformers = pytest.importorskip(
-        "transformers", reason="the oracle is transformers' own rotary embedding"
-    )
+    transformers = pytest.importorskip("transformers", reason="the oracle is transformers' own rotary embedding")
     config = transformers.LlamaConfig.from_dict(shape_to_hf(tiny(rope_theta=1e6, rope_scaling_factor=4.0)))
     rotary = transformers.models.llama.modeling_llama.LlamaRotaryEmbedding(config)
     expected = [1e6 ** (-2 * i / 12) / 4.0 for i in range(6)]

@@ -169,9 +169,7 @@ def test_a_missing_block_is_named_with_its_region(tmp_path: Path) -> None:
 
 
 def test_asking_for_what_is_not_there(tmp_path: Path) -> None:
-    write_shards(
-        shard_path(tmp_path, 0), [whole("decoder.weight", torch.ones(3, 4)), whole("lr", torch.ones(()))]
-    )
+    write_shards(shard_path(tmp_path, 0), [whole("decoder.weight", torch.ones(3, 4)), whole("lr", torch.ones(()))])
     reader = ShardReader(tmp_path)
     with pytest.raises(ShardError, match=r"no tensor 'decoder\.wieght'; the nearest is 'decoder\.weight'"):
         reader.read("decoder.wieght")

@@ -63,9 +63,7 @@ def micro_batch(tokens: torch.Tensor) -> MicroBatch:
     inputs, labels = tokens[:, :-1], tokens[:, 1:]
     labels = labels.masked_fill(inputs == END_OF_DOCUMENT, IGNORE_INDEX)
     bounds = document_bounds(inputs, END_OF_DOCUMENT)
-    return MicroBatch(
-        inputs.reshape(1, -1), labels.reshape(1, -1), restarting_positions(bounds).unsqueeze(0), bounds
-    )
+    return MicroBatch(inputs.reshape(1, -1), labels.reshape(1, -1), restarting_positions(bounds).unsqueeze(0), bounds)
 
 
 def loss(logps: torch.Tensor, batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:

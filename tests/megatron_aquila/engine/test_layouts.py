@@ -31,7 +31,11 @@ LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     "micro-batches of 4": (1, {"training__micro_batch_size": 4}),
     "TP2+SP+tied": (
         2,
-        {"parallel__tensor_parallel": 2, "parallel__sequence_parallel": True, "model__shape__tie_embeddings": True},
+        {
+            "parallel__tensor_parallel": 2,
+            "parallel__sequence_parallel": True,
+            "model__shape__tie_embeddings": True,
+        },
     ),
     "PP2+tied": (2, {"parallel__pipeline_parallel": 2, "model__shape__tie_embeddings": True}),
 }
