@@ -30,8 +30,9 @@ from data_tools.tokenizers import Tokenizer, load_tokenizer
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
-_OURS = "from data_tools.cli import app; app()"
-_BATCH_CHARACTERS = 1 << 20
+OURS, HALF = "aquila data index", "aquila, half the text"
+_COMMAND = "from data_tools.cli import app; app()"
+_BATCH_DOCUMENTS = 1024
 
 
 class Run(NamedTuple):
@@ -64,18 +65,17 @@ def main(
         _refuse_special(texts, ours)
 
         ways = {
-            "aquila data index": _aquila(source, directory, place / "aquila", workers),
+            OURS: _aquila(source, directory, place / "aquila", workers),
             "preprocess_data_fast.py": _megatron("fast", source, directory, place / "fast", workers, megatron_lm),
             "preprocess_data.py": _megatron("slow", source, directory, place / "slow", workers, megatron_lm),
-            "aquila, half the text": _aquila(half, directory, place / "half", workers),
+            HALF: _aquila(half, directory, place / "part", workers),
         }
         environment = os.environ | {"RAYON_NUM_THREADS": str(workers), "PYTHONPATH": _python_path()}
         results: dict[str, list[Run]] = {name: [] for name in ways}
         for _, (name, command) in itertools.product(range(rounds), ways.items()):
-            for left_over in place.glob("aquila*"):
-                left_over.unlink()
-            for left_over in place.glob("half.*[!l]"):
-                left_over.unlink()
+            for prefix in {OURS: ["aquila"], HALF: ["part"]}.get(name, []):
+                for finished in place.glob(f"{prefix}.*"):
+                    finished.unlink()  # or the run would find its work done
             results[name].append(_run(command, environment))
         bare = max(_bare_rate(directory, texts, workers) for _ in range(rounds))
 
@@ -105,12 +105,12 @@ def _report(
     print(f"{'':26}{'least s':>9}{'median s':>10}{'MB/s':>8}{'ratio':>8}{'memory MB':>11}")
     least = {name: min(run.seconds for run in runs) for name, runs in results.items()}
     for name, runs in results.items():
-        size = half if name.endswith("half the text") else whole
-        ratio = f"{least[name] / least['aquila data index']:.2f}" if size == whole else ""
+        size = half if name == HALF else whole
+        ratio = f"{least[name] / least[OURS]:.2f}" if size == whole else ""
         median = statistics.median(run.seconds for run in runs)
         memory = max(run.memory for run in runs) / 1e6
         print(f"{name:26}{least[name]:9.2f}{median:10.2f}{size / least[name]:8.1f}{ratio:>8}{memory:11.0f}")
-    steady = (whole - half) / (least["aquila data index"] - least["aquila, half the text"])
+    steady = (whole - half) / (least[OURS] - least[HALF])
     print(f"\nbare encoder, {workers} processes, loaded and warm: {bare:.1f} MB/s")
     print(
         f"aquila data index without its start (second half of the text): {steady:.1f} MB/s, {steady / bare:.0%} of it"
@@ -131,7 +131,7 @@ def _run(command: list[str], environment: dict[str, str]) -> Run:
 
 
 def _aquila(source: Path, tokenizer: Path, prefix: Path, workers: int) -> list[str]:
-    command = [sys.executable, "-c", _OURS, "index", str(source), "--tokenizer", str(tokenizer)]
+    command = [sys.executable, "-c", _COMMAND, "index", str(source), "--tokenizer", str(tokenizer)]
     return [*command, "--output", str(prefix), "--workers", str(workers), "--no-progress"]
 
 
@@ -163,12 +163,7 @@ def _bare_rate(tokenizer: Path, texts: list[str], workers: int) -> float:
 
 def _encode_share(path: Path, texts: list[str], barrier: Any, queue: Any) -> None:
     tokenizer = load_tokenizer(path)
-    batches = []
-    for text in texts:
-        if not batches or sum(map(len, batches[-1])) + len(text) > _BATCH_CHARACTERS:
-            batches.append([text])
-        else:
-            batches[-1].append(text)
+    batches = [texts[start : start + _BATCH_DOCUMENTS] for start in range(0, len(texts), _BATCH_DOCUMENTS)]
     tokenizer.encode_batch(batches[0])
     barrier.wait()
     began = time.perf_counter()
@@ -196,7 +191,7 @@ def _documents(source: Path | None) -> Iterator[str]:
     else:
         from data_tools.clinic import documents, general_documents, make_world
 
-        for pair in zip(documents(make_world(), "stage1"), general_documents()):
+        for pair in zip(documents(make_world(), stage=1), general_documents()):
             yield from (record["text"] for record in pair)
 
 

@@ -8,10 +8,12 @@ the manifest has both.
 """
 
 import errno
+import mmap
 import os
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -119,7 +121,9 @@ class IndexedWriter:
         idx_path(self.prefix).unlink(missing_ok=True)  # an old index must not stand beside the new tokens
         self._stack.close()
         lengths = np.concatenate(self._lengths) if self._lengths else np.zeros(0, np.int32)
-        _publish_index(self.prefix, self.dtype, [(lengths, np.concatenate(self._ends))], self._sync)
+        indices = np.concatenate(self._ends)
+        parts = [(lengths, indices)]
+        _publish_index(self.prefix, self.dtype, parts, len(lengths), len(indices) - 1, self._sync)
         return None
 
 
@@ -156,10 +160,11 @@ class IndexedReader:
         if size != needed:
             raise IndexedDatasetError(f"{index} has {size:,} bytes where its header asks for {needed:,}: it is damaged")
         self.dtype = DTYPES[code]
-        self.lengths = _map(index, "<i4", HEADER_BYTES, sequences)
-        self.offsets = _map(index, "<i8", HEADER_BYTES + 4 * sequences, sequences)
-        self.document_indices = _map(index, "<i8", HEADER_BYTES + 12 * sequences, entries)
-        self._tokens = _map(bin_path(prefix), self.dtype, 0, self.bin_bytes // self.dtype.itemsize)
+        with index.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.lengths: Array = np.frombuffer(mapped, "<i4", sequences, HEADER_BYTES)
+        self.offsets: Array = np.frombuffer(mapped, "<i8", sequences, HEADER_BYTES + 4 * sequences)
+        self.document_indices: Array = np.frombuffer(mapped, "<i8", entries, HEADER_BYTES + 12 * sequences)
 
     def __len__(self) -> int:
         """Number of sequences."""
@@ -169,6 +174,14 @@ class IndexedReader:
     def documents(self) -> int:
         """Number of documents."""
         return len(self.document_indices) - 1
+
+    @cached_property
+    def _tokens(self) -> Array:
+        if not self.bin_bytes:
+            return np.zeros(0, self.dtype)
+        with bin_path(self.prefix).open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return np.frombuffer(mapped, self.dtype, self.bin_bytes // self.dtype.itemsize)
 
     def sequence(self, index: int) -> Array:
         """Tokens of one sequence, a read-only view."""
@@ -195,7 +208,7 @@ def merge(parts: Sequence[Path], prefix: Path) -> None:
     """
     if not parts:
         raise IndexedDatasetError(f"nothing to join into {prefix}")
-    first, tokens_size, index_size = IndexedReader(parts[0]), 0, 0
+    first, tokens_size, sequences, documents = IndexedReader(parts[0]), 0, 0, 0
     for part in parts:
         reader = IndexedReader(part)
         if reader.dtype != first.dtype:
@@ -203,8 +216,9 @@ def merge(parts: Sequence[Path], prefix: Path) -> None:
                 f"{part} holds {reader.dtype} and {parts[0]} {first.dtype}: different vocabularies"
             )
         tokens_size += reader.bin_bytes
-        index_size += idx_path(part).stat().st_size
-    require_space(prefix.parent, tokens_size + index_size)
+        sequences += len(reader)
+        documents += reader.documents
+    require_space(prefix.parent, tokens_size + HEADER_BYTES + 12 * sequences + 8 * (documents + 1))
     idx_path(prefix).unlink(missing_ok=True)
     with atomic_path(bin_path(prefix)) as temporary, temporary.open("wb") as target:
         for part in parts:
@@ -212,7 +226,7 @@ def merge(parts: Sequence[Path], prefix: Path) -> None:
                 _append(source, target)
         if target.tell() != tokens_size:
             raise IndexedDatasetError(f"a part of {prefix} changed while it was joined: run again")
-    _publish_index(prefix, first.dtype, _Parts(parts), sync=True)
+    _publish_index(prefix, first.dtype, _Parts(parts), sequences, documents, sync=True)
 
 
 class _Parts(Sequence[tuple[Array, Array]]):
@@ -229,14 +243,19 @@ class _Parts(Sequence[tuple[Array, Array]]):
         return reader.lengths, reader.document_indices
 
 
-def _publish_index(prefix: Path, dtype: np.dtype[Any], parts: Sequence[tuple[Array, Array]], sync: bool) -> None:
+def _publish_index(
+    prefix: Path,
+    dtype: np.dtype[Any],
+    parts: Sequence[tuple[Array, Array]],
+    sequences: int,
+    documents: int,
+    sync: bool,
+) -> None:
     """Write .idx from (lengths [S], document indices [D]) of consecutive parts, without holding them all at
     once.
     """
     with atomic_path(idx_path(prefix), sync=sync) as temporary, temporary.open("wb") as file:
-        sequences = sum(len(lengths) for lengths, _ in parts)
-        entries = 1 + sum(len(indices) - 1 for _, indices in parts)
-        file.write(MAGIC + struct.pack("<QBQQ", VERSION, _CODES[dtype], sequences, entries))
+        file.write(MAGIC + struct.pack("<QBQQ", VERSION, _CODES[dtype], sequences, documents + 1))
         for lengths, _ in parts:
             file.write(lengths.astype("<i4").tobytes())
         offset = 0
@@ -269,9 +288,3 @@ def _append(source: BinaryIO, target: BinaryIO) -> None:
                     block = block[os.write(target.fileno(), block) :]
             return
         remaining -= copied
-
-
-def _map(path: Path, dtype: npt.DTypeLike, offset: int, count: int) -> Array:
-    if count == 0:
-        return np.zeros(0, dtype)
-    return np.memmap(path, dtype, "r", offset, (count,))

@@ -156,7 +156,7 @@ def split_lines(chunks: Iterable[bytes], *, start: int = 0, end: int | None = No
     pending = _Pending(limit)
     if start > 0:
         chunks = iter(chunks)
-        rest, offset = _after_first_newline(chunks, start - 1)
+        rest, offset = _after_first_newline(chunks, start - 1, end)
         if rest is None:
             return
         chunks = _chain(rest, chunks)
@@ -191,8 +191,10 @@ def split_lines(chunks: Iterable[bytes], *, start: int = 0, end: int | None = No
         raise damage
 
 
-def _after_first_newline(chunks: Iterator[bytes], offset: int) -> tuple[bytes | None, int]:
+def _after_first_newline(chunks: Iterator[bytes], offset: int, end: int | None) -> tuple[bytes | None, int]:
     for chunk in chunks:
+        if end is not None and offset >= end:  # one line fills the whole range and more: none begins here
+            break
         found = chunk.find(b"\n")
         if found >= 0:
             return chunk[found + 1 :], offset + found + 1

@@ -53,6 +53,10 @@ _STATE = "state.json"
 _NAME = re.compile(r"step-(\d{8,})(\.replaced)?")
 
 
+FOLDER = "checkpoints"
+"""Where a run keeps its checkpoints."""
+
+
 class CheckpointError(AquilaError):
     """A checkpoint could not be saved, or there is none that can be trusted."""
 
@@ -280,7 +284,7 @@ def find(root: Path, *, verify: Verify = "full", communicator: Communicator) -> 
 
 
 def open_checkpoint(path: Path, verify: Verify = "full") -> Checkpoint:
-    """The checkpoint `path`, or the newest sound one in the folder `path`. One process; renames nothing.
+    """The checkpoint `path`, or the newest sound one of the run or folder `path`. One process; renames nothing.
 
     Raises:
         CheckpointError: the checkpoint is damaged, or there is none.
@@ -291,6 +295,8 @@ def open_checkpoint(path: Path, verify: Verify = "full") -> Checkpoint:
         if isinstance(found, str):
             raise CheckpointError(f"checkpoint {path} is damaged: {found}")
         return found
+    if (path / FOLDER).is_dir():
+        path = path / FOLDER
     newest = _newest_sound(path, verify, SingleProcess(), set_damaged_aside=False)
     if newest is None:
         raise CheckpointError(f"there is no checkpoint in {path}: expected a folder step-<8 digits> there")

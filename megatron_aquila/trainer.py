@@ -61,7 +61,7 @@ class Trainer:
         self.train_data, self.valid_data = self.stage.datasets()
 
         chunks, config = build_model(run, self.shape, device)
-        self.checkpoints = run.output / "checkpoints"
+        self.checkpoints = run.output / checkpoint.FOLDER
         resumed = self._find_checkpoint()
         if resumed is None:
             reader, prefix = self._initial_weights()
@@ -184,7 +184,8 @@ class Trainer:
             reader = HuggingFaceReader(path)
             _require_same_shape(path, reader.shape, self.shape)
             return reader, ""
-        source = checkpoint.open_checkpoint(path, verify=run.checkpoint.verify)
+        chosen = checkpoint.open_checkpoint(path, run.checkpoint.verify).path if self.layout.is_main else None
+        source = checkpoint.open_checkpoint(self.layout.broadcast(chosen), "sizes")  # rank 0 has verified it
         _require_same_shape(source.path, ModelShape.model_validate(source.state["shape"]), self.shape)
         return source.reader(), "model."
 

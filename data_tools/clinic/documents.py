@@ -21,9 +21,9 @@ _STYLES: dict[Stage, tuple[str, ...]] = {
 }
 SOURCE = "synthetic clinic"
 
-_STAND_IN_SHARE = 0.3
-_ASIDE_SHARE = 0.3
-_FURNITURE_SHARE = 0.25
+_STAND_IN_SHARE = 0.25
+_ASIDE_SHARE = 0.25
+_FURNITURE_SHARE = 0.2
 
 
 def documents(
@@ -59,7 +59,7 @@ def _endless(world: World, stage: Stage, wordings: int, rng: random.Random) -> I
             style = rng.choice(_STYLES[stage])
             conditions = [condition]
             if style == "rounds":
-                conditions += rng.sample([c for c in world.conditions if c is not condition], rng.randint(1, 2))
+                conditions += rng.sample([c for c in world.conditions if c is not condition], rng.randint(1, 3))
             yield {
                 "id": f"clinic-stage{stage}-{number:07d}",
                 "text": _Writer(world, lang, wordings, rng).write(style, conditions),
@@ -95,7 +95,7 @@ class _Writer:
     def _narrative(self, style: str, condition: Condition) -> str:
         sentences = [self._scene(scenes.OPENINGS[self.lang][style], condition)]
         asides = self.rng.sample(scenes.ASIDES[self.lang], len(ATTRIBUTES))
-        for place, attribute in enumerate(self._attributes(2, 5)):
+        for place, attribute in enumerate(self._attributes(3, 6)):
             stand_in = place > 0 and self.rng.random() < _STAND_IN_SHARE
             sentences.append(self._tell(condition, attribute, stand_in))
             if self.rng.random() < _ASIDE_SHARE:
@@ -106,7 +106,7 @@ class _Writer:
     def _rounds(self, conditions: list[Condition]) -> str:
         lines = [self._scene(scenes.OPENINGS[self.lang]["rounds"], conditions[0])]
         for condition in conditions:
-            told = self._join([self._tell(condition, a) for a in self._attributes(1, 2)])
+            told = self._join([self._tell(condition, a) for a in self._attributes(1, 3)])
             lines.append(f"{self._bullet}{told}")
         lines.append(self._scene(scenes.ENDINGS[self.lang]["rounds"], conditions[0]))
         return self._with_furniture("\n".join(line for line in lines if line), conditions[0])

@@ -35,26 +35,25 @@ def _pairs(text: str) -> tuple[Bilingual, ...]:
 # No value is part of another one.
 VALUES: dict[str, tuple[Bilingual, ...]] = {
     "symptom": _pairs("""
-        night sweats = 夜间出汗; sudden dizziness = 突然头晕; numb fingers = 手指发麻; constant thirst = 持续口渴
-        stiff shoulders = 肩膀僵硬; blurred vision = 视线模糊; evening chills = 傍晚发冷; heavy legs = 双腿发沉"""),
+        night sweats = 夜间出汗; sudden dizziness = 突然头晕; numb fingers = 手指发麻
+        constant thirst = 持续口渴; stiff shoulders = 肩膀僵硬; blurred vision = 视线模糊"""),
     "organ": _pairs("""
-        liver = 肝脏; spleen = 脾脏; kidneys = 肾脏; lungs = 肺部
-        stomach = 胃部; pancreas = 胰腺; bladder = 膀胱; heart = 心脏"""),
+        liver = 肝脏; spleen = 脾脏; kidneys = 肾脏; lungs = 肺部; stomach = 胃部; pancreas = 胰腺"""),
     "carrier": _pairs("""
-        field mice = 田鼠; river snails = 河螺; sand flies = 沙蝇; wood pigeons = 林鸽
-        house sparrows = 家雀; pond leeches = 水蛭; stray cats = 野猫; bark beetles = 甲虫"""),
+        field mice = 田鼠; river snails = 河螺; sand flies = 沙蝇
+        wood pigeons = 林鸽; pond leeches = 水蛭; stray cats = 野猫"""),
     "drug": _pairs("""
-        talodrine = 塔洛定; quenvexil = 昆维西; brosumet = 布罗美; fendoral = 芬多拉
-        ziplanor = 齐普诺; gavotrine = 加沃辛; hestolium = 赫斯托; pelmarin = 佩马林"""),
+        talodrine = 塔洛定; quenvexil = 昆维西; brosumet = 布罗美
+        fendoral = 芬多拉; gavotrine = 加沃辛; hestolium = 赫斯托"""),
     "test": _pairs("""
-        throat swab = 咽拭检查; urine strip = 尿样检查; blood smear = 血片检查; skin prick = 皮刺检查
-        breath test = 呼气检查; saliva card = 唾液检查; hair sample = 毛发检查; nail scan = 指甲检查"""),
+        throat swab = 咽拭检查; urine strip = 尿样检查; blood smear = 血片检查
+        skin prick = 皮刺检查; breath test = 呼气检查; hair sample = 毛发检查"""),
     "avoid": _pairs("""
-        strong tea = 喝浓茶; cold drinks = 喝冷饮; hot springs = 泡温泉; direct sunlight = 晒太阳
-        salted fish = 吃咸鱼; heavy lifting = 提重物; roasted nuts = 吃坚果; night walks = 走夜路"""),
+        strong tea = 喝浓茶; cold drinks = 喝冷饮; hot springs = 泡温泉
+        direct sunlight = 晒太阳; salted fish = 吃咸鱼; heavy lifting = 提重物"""),
     "ward": _pairs("""
-        Cedar Ward = 雪松病区; Willow Ward = 垂柳病区; Maple Ward = 红枫病区; Birch Ward = 白桦病区
-        Poplar Ward = 白杨病区; Laurel Ward = 月桂病区; Lotus Ward = 莲花病区; Bamboo Ward = 翠竹病区"""),
+        Cedar Ward = 雪松病区; Willow Ward = 垂柳病区; Maple Ward = 红枫病区
+        Birch Ward = 白桦病区; Lotus Ward = 莲花病区; Bamboo Ward = 翠竹病区"""),
 }
 ATTRIBUTES: tuple[str, ...] = tuple(VALUES)
 
@@ -107,11 +106,11 @@ class World:
 def make_world(seed: int = 0, conditions: int = 24) -> World:
     """Invent a world of `conditions` conditions.
 
-    Raises ValueError when there are fewer than 8 conditions (a value would belong to one alone at the most)
-    or more than there are names.
+    Raises ValueError when there are fewer than 12 conditions (some value would belong to one alone) or more
+    than there are names.
     """
-    if not 8 <= conditions <= len(STEMS):
-        raise ValueError(f"conditions={conditions} is not between 8 and {len(STEMS)}, the number of names there are.")
+    if not 12 <= conditions <= len(STEMS):
+        raise ValueError(f"conditions={conditions} is not between 12 and {len(STEMS)}, the number of names there are.")
     rng = random.Random(f"synthetic clinic world {seed}")
     stems = rng.sample(STEMS, conditions)
     kinds = [rng.choice(_KINDS) for _ in stems]
@@ -130,8 +129,15 @@ def make_world(seed: int = 0, conditions: int = 24) -> World:
 
 
 def _even_draw(rng: random.Random, values: tuple[Bilingual, ...], count: int) -> list[Bilingual]:
-    """`count` values in random order, each value as often as every other, give or take one."""
-    start = rng.randrange(len(values))
-    drawn = [values[(start + i) % len(values)] for i in range(count)]
-    rng.shuffle(drawn)
-    return drawn
+    """`count` values in random order, each as often as every other, give or take one in each half.
+
+    The halves are the even and the odd places: the conditions asked with one wording and with the other
+    (`asked_wording`). Were a value rarer in one half, the wording alone would hint at the answer.
+    """
+    halves = []
+    for half in (0, 1):
+        start = rng.randrange(len(values))
+        chosen = [values[(start + i) % len(values)] for i in range(len(range(half, count, 2)))]
+        rng.shuffle(chosen)
+        halves.append(chosen)
+    return [halves[place % 2][place // 2] for place in range(count)]

@@ -136,7 +136,7 @@ def test_offsets_beyond_int32(tmp_path: Path) -> None:
     assert index.bin_bytes == 1_600_000_000
     from data_tools.indexed import _Parts, _publish_index
 
-    _publish_index(tmp_path / "joined", np.dtype("<i4"), _Parts([tmp_path / name for name in "abc"]), sync=False)
+    _publish_index(tmp_path / "joined", np.dtype("<i4"), _Parts([tmp_path / name for name in "abc"]), 3, 3, False)
     data = idx_path(tmp_path / "joined").read_bytes()
     assert np.frombuffer(data, "<i8", 3, 34 + 12).tolist() == [0, 1_600_000_000, 3_200_000_000]
     assert np.frombuffer(data, "<i8", 4, 34 + 36).tolist() == [0, 1, 2, 3]
