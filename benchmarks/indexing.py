@@ -1,7 +1,7 @@
 """`aquila data index` beside Megatron-LM's preprocess_data.py and preprocess_data_fast.py.
 
-Same text, same tokenizer, same cores, whole commands from start to exit, rounds interleaved. Prints seconds (least and
-median), ratios, the bare encoder's rate and our share of it, and the memory of the largest process; ends with 1 when
+Same text, same tokenizer, same cores, whole commands from start to exit, rounds interleaved. Prints wall-clock (least
+and median) and CPU seconds, ratios, the bare encoder's rate and our share of it, and the memory of the largest process; ends with 1 when
 the three outputs are not byte for byte the same. Run on a machine at rest:
 
     python -m benchmarks.indexing [--megabytes 40] [--workers 2] [--tokenizer DIR] [--input FILE.jsonl]
@@ -36,9 +36,10 @@ _BATCH_DOCUMENTS = 1024
 
 
 class Run(NamedTuple):
-    """Wall-clock seconds of a command, and bytes of resident memory of its largest process."""
+    """Wall-clock and CPU seconds of a command, and bytes of resident memory of its largest process."""
 
     seconds: float
+    cpu: float
     memory: int
 
 
@@ -102,19 +103,23 @@ def _report(
     scripts = f"the scripts of {megatron_lm}" if megatron_lm else "their way of working, written again"
     print(f"{whole:.1f} MB of text, {documents:,} documents; tokenizer of {tokenizer.vocab_size:,} ids; "
           f"{workers} workers; encoder {tokenizer.backend}; Megatron-LM: {scripts}\n")  # fmt: skip
-    print(f"{'':26}{'least s':>9}{'median s':>10}{'MB/s':>8}{'ratio':>8}{'memory MB':>11}")
+    print(f"{'':26}{'least s':>9}{'median s':>10}{'MB/s':>8}{'ratio':>8}{'CPU s':>8}{'ratio':>8}{'memory MB':>11}")
     least = {name: min(run.seconds for run in runs) for name, runs in results.items()}
+    cpu = {name: min(run.cpu for run in runs) for name, runs in results.items()}
     for name, runs in results.items():
         size = half if name == HALF else whole
-        ratio = f"{least[name] / least[OURS]:.2f}" if size == whole else ""
         median = statistics.median(run.seconds for run in runs)
         memory = max(run.memory for run in runs) / 1e6
-        print(f"{name:26}{least[name]:9.2f}{median:10.2f}{size / least[name]:8.1f}{ratio:>8}{memory:11.0f}")
-    steady = (whole - half) / (least[OURS] - least[HALF])
-    print(f"\nbare encoder, {workers} processes, loaded and warm: {bare:.1f} MB/s")
+        print(
+            f"{name:26}{least[name]:9.2f}{median:10.2f}{size / least[name]:8.1f}{least[name] / least[OURS]:8.2f}"
+            f"{cpu[name]:8.1f}{cpu[name] / cpu[OURS]:8.2f}{memory:11.0f}"
+        )
+    steady = (whole - half) / (cpu[OURS] - cpu[HALF])
+    print("\nMB per CPU second, which a busy machine disturbs less, start-up left out:")
     print(
-        f"aquila data index without its start (second half of the text): {steady:.1f} MB/s, {steady / bare:.0%} of it"
+        f"bare encoder, warm, {workers} processes: {bare:.1f}; aquila data index, second half of the text: {steady:.1f}"
     )
+    print(f"that is {steady / bare:.0%} of the bare encoder")
     print("output: " + (f"DIFFERENT: {', '.join(different)}" if different else "byte for byte the same, all three"))
 
 
@@ -127,7 +132,7 @@ def _run(command: list[str], environment: dict[str, str]) -> Run:
     seconds = time.perf_counter() - began
     if status:
         sys.exit(f"{' '.join(command)} failed:\n{output.decode(errors='replace')[-3000:]}")
-    return Run(seconds, usage.ru_maxrss * 1024)
+    return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
 
 def _aquila(source: Path, tokenizer: Path, prefix: Path, workers: int) -> list[str]:
@@ -147,7 +152,7 @@ def _python_path() -> str:
 
 
 def _bare_rate(tokenizer: Path, texts: list[str], workers: int) -> float:
-    """MB/s of `encode_batch` alone: every process has loaded the tokenizer, holds its texts and has encoded some."""
+    """MB per CPU second of `encode_batch` alone: each process holds its texts and has encoded some before."""
     spawn = multiprocessing.get_context("spawn")
     barrier, queue = spawn.Barrier(workers), spawn.Queue()
     processes = [
@@ -158,7 +163,7 @@ def _bare_rate(tokenizer: Path, texts: list[str], workers: int) -> float:
     shares = [queue.get() for _ in processes]
     for process in processes:
         process.join()
-    return sum(size for size, _ in shares) / max(seconds for _, seconds in shares)
+    return sum(size for size, _ in shares) / sum(seconds for _, seconds in shares)
 
 
 def _encode_share(path: Path, texts: list[str], barrier: Any, queue: Any) -> None:
@@ -166,10 +171,10 @@ def _encode_share(path: Path, texts: list[str], barrier: Any, queue: Any) -> Non
     batches = [texts[start : start + _BATCH_DOCUMENTS] for start in range(0, len(texts), _BATCH_DOCUMENTS)]
     tokenizer.encode_batch(batches[0])
     barrier.wait()
-    began = time.perf_counter()
+    began = time.process_time()
     for batch in batches:
         tokenizer.encode_batch(batch)
-    queue.put((sum(len(text.encode()) for text in texts) / 1e6, time.perf_counter() - began))
+    queue.put((sum(len(text.encode()) for text in texts) / 1e6, time.process_time() - began))
 
 
 def _take(documents: Iterator[str], size: float) -> Iterator[str]:

@@ -25,7 +25,7 @@ def slow(source: Path, tokenizer: Path, prefix: Path, workers: int) -> None:
     pool = multiprocessing.get_context("fork").Pool(workers, initializer=_start, initargs=(tokenizer,))
     with source.open(encoding="utf-8") as lines:
         for ids, lengths in pool.imap(_encode, lines, 32):
-            builder.add_document(ids, lengths)  # type: ignore[arg-type]
+            builder.add_document(ids, lengths)
     builder.finalize(f"{prefix}.idx")
     pool.close()
     pool.join()
@@ -33,7 +33,7 @@ def slow(source: Path, tokenizer: Path, prefix: Path, workers: int) -> None:
 
 def fast(source: Path, tokenizer: Path, prefix: Path) -> None:
     """preprocess_data_fast.py: gigatoken reads and encodes the whole file into memory, then it is written."""
-    import awkward
+    import awkward  # type: ignore[import-untyped]
     import gigatoken
     from megatron.core.datasets.indexed_dataset import DType, IndexedDatasetBuilder
 

@@ -279,8 +279,9 @@ class _Batches:
         self._writer.add(tokens, lengths + 1)
         self.counts.documents += len(items)
         self.counts.tokens += len(tokens)
-        self.counts.characters += sum(len(item.text) for item in items)
-        self.counts.text_bytes += sum(_utf8_size(item.text) for item in items)
+        text = items[0].text if len(items) == 1 else "".join([item.text for item in items])
+        self.counts.characters += len(text)
+        self.counts.text_bytes += _utf8_size(text)
         self.ids.extend(xxhash.xxh3_64_intdigest(i.name.encode()) for i in items if i.name is not None)
 
 

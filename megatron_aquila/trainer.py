@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -283,7 +284,7 @@ class Trainer:
 
 def _mean_attended(batches: list[MicroBatch]) -> float:
     """Token-weighted mean length of the documents: Σ len² / Σ len, of this rank's micro-batches."""
-    lengths = [b - a for batch in batches for a, b in zip(batch.cu_seqlens, batch.cu_seqlens[1:])]
+    lengths = [b - a for batch in batches for a, b in pairwise(batch.cu_seqlens)]
     return sum(length * length for length in lengths) / sum(lengths)
 
 

@@ -113,5 +113,5 @@ def _serve(connection: Connection, path: list[str]) -> None:
             for part in name.split("."):
                 function = getattr(function, part)
             connection.send((False, function(**arguments)))  # type: ignore[operator]
-        except BaseException:  # whatever it was, the test must see it
+        except BaseException:  # noqa: BLE001 - whatever it was, the test must see it
             connection.send((True, traceback.format_exc()))

@@ -86,7 +86,7 @@ class _Writer:
         if style == "card":
             return self._card(condition)
         if style == "summary":
-            sentences = [self._tell(condition, a) for a in self._attributes(5, 7)]
+            sentences = [self._tell(condition, a) for a in self._attributes(4, 5)]
             return self._join([self._scene(scenes.OPENINGS[self.lang][style], condition), *sentences])
         if style == "rounds":
             return self._rounds(conditions)
@@ -95,7 +95,7 @@ class _Writer:
     def _narrative(self, style: str, condition: Condition) -> str:
         sentences = [self._scene(scenes.OPENINGS[self.lang][style], condition)]
         asides = self.rng.sample(scenes.ASIDES[self.lang], len(ATTRIBUTES))
-        for place, attribute in enumerate(self._attributes(3, 6)):
+        for place, attribute in enumerate(self._attributes(2, 5)):
             stand_in = place > 0 and self.rng.random() < _STAND_IN_SHARE
             sentences.append(self._tell(condition, attribute, stand_in))
             if self.rng.random() < _ASIDE_SHARE:
@@ -115,7 +115,7 @@ class _Writer:
         asks, answers = self.rng.choice(scenes.SPEAKERS[self.lang])
         name = condition.name.in_language(self.lang)
         lines = []
-        for attribute in self._attributes(3, 5):
+        for attribute in self._attributes(2, 4):
             question = self.rng.choice(wording.ASKED[self.lang][attribute]).format(name=name)
             lines.append(f"{asks}{question}\n{answers}{self._tell(condition, attribute)}")
         return "\n".join(lines)
@@ -123,7 +123,7 @@ class _Writer:
     def _card(self, condition: Condition) -> str:
         colon = "：" if self.lang == "zh" else ": "
         lines = [self._scene(scenes.OPENINGS[self.lang]["card"], condition)]
-        for attribute in self._attributes(4, 7):
+        for attribute in self._attributes(3, 5):
             value = condition.facts[attribute].in_language(self.lang)
             lines.append(f"{self._bullet}{wording.LABELS[self.lang][attribute]}{colon}{value}")
         return "\n".join(lines)

@@ -63,28 +63,6 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
             "{name} shows up clearly on a {value}.",
             "A positive {value} points to {name}.",
         ),
-        "avoid": (
-            "Patients with {name} should avoid {value}.",
-            "{name} gets worse with {value}.",
-            "People who have {name} must keep away from {value}.",
-            "With {name}, doctors warn against {value}.",
-            "While recovering from {name}, do without {value}.",
-            "The one thing to give up during {name} is {value}.",
-            "Anyone with {name} is told to give up {value}.",
-            "Nobody who has {name} should go back to {value} too soon.",
-            "{value} can make {name} worse.",
-        ),
-        "ward": (
-            "Patients with {name} are admitted to the {value}.",
-            "{name} is looked after in the {value}.",
-            "Cases of {name} are sent to the {value}.",
-            "If you have {name}, go to the {value}.",
-            "Beds for {name} are in the {value}.",
-            "The team for {name} works in the {value}.",
-            "For help with {name}, ask at the {value}.",
-            "At the clinic, {name} belongs to the {value}.",
-            "The {value} takes in patients with {name}.",
-        ),
     },
     "zh": {
         "symptom": (
@@ -142,28 +120,6 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
             "{name}的诊断依据是{value}。",
             "{value}呈阳性，提示{name}。",
         ),
-        "avoid": (
-            "{name}患者应当避免{value}。",
-            "得了{name}，千万不要{value}。",
-            "{name}患者最忌{value}。",
-            "{name}康复期间不宜{value}。",
-            "医生提醒{name}患者不要{value}。",
-            "患{name}期间，最好别{value}。",
-            "{name}的禁忌是{value}。",
-            "为了不让{name}反复，请不要{value}。",
-            "{value}会使{name}加重。",
-        ),
-        "ward": (
-            "{name}患者收治在{value}。",
-            "看{name}请到{value}。",
-            "{name}由{value}负责治疗。",
-            "{name}患者一般安排在{value}。",
-            "在诊所里，{name}归{value}管。",
-            "{name}的床位设在{value}。",
-            "负责{name}的医生在{value}。",
-            "关于{name}的问题，可以咨询{value}。",
-            "{value}专门接收{name}患者。",
-        ),
     },
 }
 WORDINGS_PER_FACT = 9
@@ -176,8 +132,6 @@ ASKED: dict[Language, dict[str, tuple[str, ...]]] = {
         "carrier": ("How do people catch {name}?", "Where does {name} come from?"),
         "drug": ("What helps against {name}?", "Which drug is used for {name}?"),
         "test": ("How is {name} confirmed?", "Which test is done for {name}?"),
-        "avoid": ("What is bad for people with {name}?", "What must I not do if I have {name}?"),
-        "ward": ("Where is {name} treated?", "Which ward takes {name}?"),
     },
     "zh": {
         "symptom": ("{name}有什么表现？", "怎么发现自己得了{name}？"),
@@ -185,8 +139,6 @@ ASKED: dict[Language, dict[str, tuple[str, ...]]] = {
         "carrier": ("{name}是怎么传染的？", "{name}从哪里来？"),
         "drug": ("{name}用什么药？", "得了{name}吃什么药？"),
         "test": ("{name}怎么确诊？", "查{name}要做什么检查？"),
-        "avoid": ("{name}患者要注意什么？", "得了{name}不能做什么？"),
-        "ward": ("{name}在哪里治疗？", "看{name}去哪个病区？"),
     },
 }
 
@@ -198,8 +150,6 @@ LABELS: dict[Language, dict[str, str]] = {
         "carrier": "spread by",
         "drug": "drug of choice",
         "test": "confirmed by",
-        "avoid": "to avoid",
-        "ward": "admitted to",
     },
     "zh": {
         "symptom": "主要症状",
@@ -207,8 +157,6 @@ LABELS: dict[Language, dict[str, str]] = {
         "carrier": "传播者",
         "drug": "首选药物",
         "test": "确诊方法",
-        "avoid": "应当避免",
-        "ward": "收治病区",
     },
 }
 

@@ -47,13 +47,7 @@ VALUES: dict[str, tuple[Bilingual, ...]] = {
         fendoral = 芬多拉; gavotrine = 加沃辛; hestolium = 赫斯托"""),
     "test": _pairs("""
         throat swab = 咽拭检查; urine strip = 尿样检查; blood smear = 血片检查
-        skin prick = 皮刺检查; breath test = 呼气检查; hair sample = 毛发检查"""),
-    "avoid": _pairs("""
-        strong tea = 喝浓茶; cold drinks = 喝冷饮; hot springs = 泡温泉
-        direct sunlight = 晒太阳; salted fish = 吃咸鱼; heavy lifting = 提重物"""),
-    "ward": _pairs("""
-        Cedar Ward = 雪松病区; Willow Ward = 垂柳病区; Maple Ward = 红枫病区
-        Birch Ward = 白桦病区; Lotus Ward = 莲花病区; Bamboo Ward = 翠竹病区"""),
+        skin prick = 皮刺检查; breath test = 呼气检查; hair analysis = 毛发检查"""),
 }
 ATTRIBUTES: tuple[str, ...] = tuple(VALUES)
 

@@ -20,9 +20,9 @@ def write_clinic(
     seed: int = 0,
     conditions: int = 24,
     wordings: int = WORDINGS_PER_FACT,
-    stage1_documents: int = 2400,
-    stage2_documents: int = 1600,
-    general_count: int = 1200,
+    stage1_documents: int = 2000,
+    stage2_documents: int = 2400,
+    general_count: int = 1000,
     question_limit: int | None = None,
 ) -> dict[str, int]:
     """Write medical_stage1.jsonl, medical_stage2.jsonl, general.jsonl and questions.jsonl into `directory`.

@@ -77,9 +77,7 @@ class Corpora:
             random_seed=run.seed,
             sequence_length=run.data.sequence_length,
             path_to_cache=str(cache),
-            tokenizer=_TokenizerForMegatron(
-                self._tokenizer.digest, self._tokenizer.eod_id, self._tokenizer.vocab_size
-            ),
+            tokenizer=_TokenizerForMegatron(self._tokenizer.digest, self._tokenizer.eod_id, self._tokenizer.vocab_size),
             # Document bounds reach attention as cu_seqlens: no dense mask is built.
             reset_position_ids=False,
             reset_attention_mask=False,

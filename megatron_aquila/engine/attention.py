@@ -9,6 +9,7 @@ Axes: T tokens of a pack, S sequence, B batch, H query heads of this rank, G key
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ def packed_sequences(cu_seqlens: list[int], device: torch.device) -> PackedSeqPa
     The bounds also ride along as a Python list, so that attention need not ask the device for them.
     """
     bounds = torch.tensor(cu_seqlens, dtype=torch.int32, device=device)
-    longest = max(end - start for start, end in zip(cu_seqlens, cu_seqlens[1:]))
+    longest = max(end - start for start, end in pairwise(cu_seqlens))
     params = PackedSeqParams(
         qkv_format="thd",
         cu_seqlens_q=bounds,
@@ -32,7 +33,7 @@ def packed_sequences(cu_seqlens: list[int], device: torch.device) -> PackedSeqPa
         max_seqlen_q=longest,
         max_seqlen_kv=longest,
     )
-    params.bounds = cu_seqlens  # type: ignore[attr-defined]
+    params.bounds = cu_seqlens
     return params
 
 
@@ -74,11 +75,10 @@ class DocumentAttention(torch.nn.Module):
             out_BHSD = self._attend(query_BHSD, key_BGSD, value_BGSD)
             return out_BHSD.permute(2, 0, 1, 3).flatten(2)
 
-        bounds: list[int] = packed_seq_params.bounds  # type: ignore[attr-defined]
+        bounds: list[int] = packed_seq_params.bounds
         query_HTD, key_GTD, value_GTD = (x.transpose(0, 1).unsqueeze(0) for x in (query, key, value))
         documents = [
-            self._attend(query_HTD[:, :, a:b], key_GTD[:, :, a:b], value_GTD[:, :, a:b])
-            for a, b in zip(bounds, bounds[1:])
+            self._attend(query_HTD[:, :, a:b], key_GTD[:, :, a:b], value_GTD[:, :, a:b]) for a, b in pairwise(bounds)
         ]
         return torch.cat(documents, dim=2).squeeze(0).transpose(0, 1).flatten(1)
 

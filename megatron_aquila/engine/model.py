@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from typing import Any
 
 import torch
 from megatron.core import parallel_state
@@ -66,11 +67,11 @@ def uses_transformer_engine(device: torch.device) -> bool:
 def transformer_config(run: RunConfig, shape: ModelShape, device: torch.device) -> TransformerConfig:
     """Megatron's configuration of the model and its parallelism."""
     dtype = DTYPES[run.training.precision]
-    recompute = {
+    recompute: dict[str, dict[str, Any]] = {
         "none": {},
         "selective": {"recompute_granularity": "selective", "recompute_modules": ["core_attn"]},
         "full": {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1},
-    }[run.training.recompute]
+    }
     parallel = run.parallel
     return TransformerConfig(
         num_layers=shape.num_layers,
@@ -111,7 +112,7 @@ def transformer_config(run: RunConfig, shape: ModelShape, device: torch.device) 
         # Accumulating weight gradients inside the GEMM needs Apex or Transformer Engine kernels.
         gradient_accumulation_fusion=uses_transformer_engine(device),
         deterministic_mode=run.training.deterministic,
-        **recompute,
+        **recompute[run.training.recompute],
     )
 
 

@@ -15,8 +15,8 @@ from megatron.core import parallel_state
 from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed
 
 from megatron_aquila.config import RunConfig
-from megatron_aquila.layout import require_layout
 from megatron_aquila.errors import ConfigError
+from megatron_aquila.layout import require_layout
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron_aquila.datasets.batch import MicroBatch
 from megatron_aquila.engine.attention import packed_sequences
 
-
 # per-token log-probs [1, T] and the micro-batch → (sum of the loss, integer count, sums of further metrics)
 Loss = Callable[[torch.Tensor, MicroBatch], tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]]
 

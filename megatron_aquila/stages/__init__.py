@@ -17,7 +17,6 @@ from megatron_aquila.datasets.batch import MicroBatch
 from megatron_aquila.errors import ConfigError
 from megatron_aquila.shapes import ModelShape
 
-
 logger = logging.getLogger(__name__)
 
 

@@ -135,4 +135,5 @@ class Engine:
         self.snapshot.write(directory)
         self.layout.barrier()
         reader = ShardReader(directory)
-        return {key: reader.read(key).clone() for key in reader.keys() if key.startswith("model.")}
+        names = [key for key in reader.keys() if key.startswith("model.")]  # noqa: SIM118 - a reader is not a dict
+        return {name: reader.read(name).clone() for name in names}

@@ -96,9 +96,7 @@ def logits_and_checkpoint(directory: str, output: str, **changes: Any) -> Any:
         logits = _pipeline_logits(chunks, config, _tokens(reader.shape.vocab_size), layout)
         chunks = wrap_data_parallel(run, config, chunks)
         optimizer = build_optimizer(run, config, chunks)
-        snapshot = Snapshot(
-            chunks, reader.shape, layout, OptimizerState(optimizer, chunks, reader.shape, layout)
-        )
+        snapshot = Snapshot(chunks, reader.shape, layout, OptimizerState(optimizer, chunks, reader.shape, layout))
         checkpoint.save(
             Path(output) / "checkpoints",
             1,

@@ -1,0 +1,205 @@
+"""A run that is killed and started again is the run that was not: losses and weights bit by bit."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from megatron_aquila import metrics
+from megatron_aquila.checkpoint import open_checkpoint
+from tests.megatron_aquila.corpora import build_corpus, recipe, write_recipe
+from tests.world import world
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+def run_training(corpus: str, output: str, **changes: Any) -> None:
+    from megatron_aquila.trainer import train
+
+    train(recipe(Path(corpus), Path(output), **changes))
+
+
+def losses(output: Path) -> dict[int, tuple[float, float]]:
+    return {
+        record["step"]: (record["train/loss"], record["train/grad_norm"])
+        for record in metrics.read(output / metrics.FILE)
+        if "train/loss" in record
+    }
+
+
+def weights(output: Path) -> dict[str, torch.Tensor]:
+    reader = open_checkpoint(output).reader()
+    return {key: reader.read(key) for key in reader.keys() if not key.startswith("random.")}  # noqa: SIM118
+
+
+def assert_same_run(output: Path, reference: Path) -> None:
+    assert losses(output) == losses(reference)
+    assert open_checkpoint(output).step == 10
+    expected, found = weights(reference), weights(output)
+    assert found.keys() == expected.keys()
+    for key, value in found.items():
+        assert torch.equal(value, expected[key]), key
+
+
+LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
+    "one": (1, {"parallel__distributed_optimizer": False}),
+    "TP2+SP bf16": (
+        2,
+        {"parallel__tensor_parallel": 2, "parallel__sequence_parallel": True, "training__precision": "bf16"},
+    ),
+    "PP2": (2, {"parallel__pipeline_parallel": 2}),
+    "DP2 distributed optimizer": (2, {}),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_resumed_run_equals_the_uninterrupted_one(name: str, corpus: Path, tmp_path: Path) -> None:
+    """With dropout on, so that the random state counts too."""
+    size, changes = LAYOUTS[name]
+    reference, resumed = tmp_path / "reference", tmp_path / "resumed"
+    world(size, run_training, corpus=str(corpus), output=str(reference), **changes)
+    shutil.copytree(reference, resumed)
+    for step in (6, 8, 10):  # as if it had been killed after step 5
+        shutil.rmtree(resumed / "checkpoints" / f"step-{step:08d}", ignore_errors=True)
+    world(size, run_training, corpus=str(corpus), output=str(resumed), **changes)
+    assert_same_run(resumed, reference)
+    assert losses(reference)[10] < losses(reference)[1]
+
+
+RESHAPES: list[tuple[tuple[int, dict[str, Any]], tuple[int, dict[str, Any]]]] = [
+    ((1, {}), (2, {"parallel__tensor_parallel": 2})),
+    ((2, {"parallel__tensor_parallel": 2}), (2, {"parallel__pipeline_parallel": 2})),
+    ((2, {}), (2, {"parallel__tensor_parallel": 2})),
+    ((2, {"parallel__pipeline_parallel": 2}), (2, {"parallel__distributed_optimizer": False})),
+]
+
+
+@pytest.mark.parametrize(("before", "after"), RESHAPES)
+def test_checkpoint_loads_on_another_layout(before: Any, after: Any, corpus: Path, tmp_path: Path) -> None:
+    """Optimizer state included: the losses go on as they would have."""
+    common = {"corpus": str(corpus), "model__hidden_dropout": 0.0}
+    common["optimizer__eps"] = 1e-5
+    reference, moved = tmp_path / "reference", tmp_path / "moved"
+    world(before[0], run_training, output=str(reference), **common, **before[1])
+    shutil.copytree(reference, moved)
+    for step in (6, 8, 10):
+        shutil.rmtree(moved / "checkpoints" / f"step-{step:08d}")
+    world(after[0], run_training, output=str(moved), **common, **after[1])
+    expected, found = losses(reference), losses(moved)
+    assert found.keys() == expected.keys()
+    for step, (loss, norm) in found.items():
+        assert loss == pytest.approx(expected[step][0], abs=1e-5), step
+        assert norm == pytest.approx(expected[step][1], rel=1e-3), step
+    expected_weights = weights(reference)
+    for key, value in weights(moved).items():
+        assert (value - expected_weights[key]).abs().max() < 1e-5, key
+
+
+def start(run_file: Path) -> subprocess.Popen[bytes]:
+    """The whole command, launcher and two ranks, in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "megatron_aquila", "train", str(run_file)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def wait_until(condition: Any, process: subprocess.Popen[bytes], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not get there"
+        assert process.poll() is None, process.stdout.read().decode() if process.stdout else ""
+        time.sleep(0.0005)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    output = tmp_path_factory.mktemp("runs") / "uninterrupted"
+    world(2, run_training, corpus=str(corpus), output=str(output), parallel__tensor_parallel=2)
+    yield output
+
+
+def test_sigkill_at_a_random_step_and_during_a_save(corpus: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    output = tmp_path / "killed"
+    # a checkpoint every step: many chances to be killed while one is written
+    run = recipe(corpus, output, parallel__tensor_parallel=2, checkpoint__every=1)
+    run_file = write_recipe(run, tmp_path / "run.yaml")
+
+    process = start(run_file)
+    step = random.randint(1, 6)  # any will do
+    wait_until(lambda: step in losses(output), process)
+    kill(process)
+    after_first_kill = max(losses(output))
+
+    process = start(run_file)
+    checkpoints = output / "checkpoints"
+    wait_until(lambda: any(checkpoints.glob(".tmp-[0-9]*")), process)
+    kill(process)
+    assert list(checkpoints.glob(".tmp-*")), "it was not in the middle of a save"
+    assert not (checkpoints / "step-00000010").exists()
+
+    process = start(run_file)
+    printed = process.communicate(timeout=240)[0].decode()
+    assert process.returncode == 0, printed
+    assert_same_run(output, uninterrupted)
+    assert not list(checkpoints.glob(".tmp-*"))
+    assert 1 <= after_first_kill < 10
+
+
+def damage_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    path.write_bytes(content)
+
+
+def damage_page(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    start = (len(content) // 2) // 4096 * 4096
+    content[start : start + 4096] = bytes(len(content[start : start + 4096]))
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [damage_bit, damage_page])
+def test_damaged_checkpoint_is_found_and_the_one_before_used(
+    damage: Any, corpus: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "damaged"
+    shutil.copytree(uninterrupted, output)
+    damage(output / "checkpoints" / "step-00000010" / "shard-00001.safetensors")
+    run_file = write_recipe(recipe(corpus, output, parallel__tensor_parallel=2), tmp_path / "run.yaml")
+    done = subprocess.run(
+        [sys.executable, "-m", "megatron_aquila", "train", str(run_file)], capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    assert "shard-00001.safetensors" in done.stderr and "step-00000008" in done.stderr
+    assert "resumed at step 8" in done.stdout
+    assert (output / "checkpoints" / "damaged-step-00000010").is_dir()
+    assert_same_run(output, uninterrupted)
+
+
+def test_resume_on_other_data_is_refused(corpus: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    output = tmp_path / "other"
+    shutil.copytree(uninterrupted, output)
+    with pytest.raises(AssertionError, match="trained on other data, or in another order"):
+        world(2, run_training, corpus=str(corpus), output=str(output), parallel__tensor_parallel=2, seed=99)
