@@ -1,8 +1,8 @@
 """`aquila data index` beside Megatron-LM's preprocess_data.py and preprocess_data_fast.py.
 
 Same text, same tokenizer, same cores, whole commands from start to exit, rounds interleaved. Prints wall-clock (least
-and median) and CPU seconds, ratios, the bare encoder's rate and our share of it, and the memory of the largest process; ends with 1 when
-the three outputs are not byte for byte the same. Run on a machine at rest:
+and median) and CPU seconds, ratios, the bare encoder's rate and our share of it, and the memory of the largest process.
+Ends with 1 when the three outputs are not byte for byte the same. Run on a machine at rest:
 
     python -m benchmarks.indexing [--megabytes 40] [--workers 2] [--tokenizer DIR] [--input FILE.jsonl]
 """

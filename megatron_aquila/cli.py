@@ -133,6 +133,7 @@ def train(recipe: Recipe, overrides: Overrides = None) -> None:
         if processes > 1:
             raise typer.Exit(launch.run_processes(processes, ["train", str(recipe), *(overrides or [])]))
     else:
+        launch.end_with_launcher(os.environ)
         require_layout(config, int(os.environ["WORLD_SIZE"]))  # before torch and Megatron take their seconds
     from megatron_aquila.trainer import train as train_model
 

@@ -8,8 +8,18 @@ serves reading a slice of either in terms of the other.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 from megatron_aquila.shapes import ModelShape
+
+if TYPE_CHECKING:
+    import torch
+
+
+class TensorReader(Protocol):
+    """Any slice of a named global tensor: a checkpoint, a Hugging Face directory, a random initialisation."""
+
+    def read(self, key: str, offset: tuple[int, ...], shape: tuple[int, ...]) -> torch.Tensor: ...
 
 
 def global_shapes(shape: ModelShape) -> dict[str, tuple[int, ...]]:

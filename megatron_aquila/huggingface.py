@@ -18,10 +18,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from data_tools.tokenizers import load_tokenizer
+from data_tools.tokenizers import Tokenizer, load_tokenizer
 from megatron_aquila.checkpoint import Checkpoint, open_checkpoint
 from megatron_aquila.errors import AquilaError
-from megatron_aquila.global_tensors import global_shapes, huggingface_rows
+from megatron_aquila.global_tensors import TensorReader, global_shapes, huggingface_rows
 from megatron_aquila.shapes import ModelShape, read_hf_shape, shape_to_hf
 
 SHARD_BYTES = 5 * 10**9
@@ -112,27 +112,33 @@ def _weight_map(directory: Path) -> dict[str, str]:
 def export(run: Path, output: Path) -> Path:
     """Write the newest sound checkpoint of `run` (or the checkpoint `run`) as a `LlamaForCausalLM` directory.
 
-    Sharded safetensors in the dtype of training, `config.json`, `generation_config.json` and the tokenizer's files;
-    it loads in transformers without remote code. Published whole or not at all.
-
     Raises:
         CheckpointError: there is no sound checkpoint.
+        HuggingFaceError: `output` exists and is not empty, or the run's tokenizer is gone.
+    """
+    checkpoint = open_checkpoint(run)
+    shape = ModelShape.model_validate(checkpoint.state["shape"])
+    return write_model(output, shape, checkpoint.reader(), "model.", load_tokenizer(_tokenizer_of(checkpoint)))
+
+
+def write_model(output: Path, shape: ModelShape, reader: TensorReader, prefix: str, tokenizer: Tokenizer) -> Path:
+    """Write global tensors as sharded safetensors in their dtype, with `config.json`, `generation_config.json` and
+    the tokenizer. The directory loads in transformers without remote code; it appears whole or not at all.
+
+    Raises:
         HuggingFaceError: `output` exists and is not empty.
     """
     if output.exists() and any(output.iterdir()):
         raise HuggingFaceError(f"{output} exists and is not empty: give another --output, or remove it")
-    checkpoint = open_checkpoint(run)
-    shape = ModelShape.model_validate(checkpoint.state["shape"])
     partial = output.with_name(f".tmp-{output.name}-{uuid.uuid4().hex}")
     partial.mkdir(parents=True)
     try:
-        dtype = _write_tensors(partial, shape, checkpoint.reader())
-        config = {**shape_to_hf(shape), "dtype": str(dtype).removeprefix("torch.")}
-        _write_json(partial / "config.json", config)
+        dtype = _write_tensors(partial, shape, reader, prefix)
+        _write_json(partial / "config.json", {**shape_to_hf(shape), "dtype": str(dtype).removeprefix("torch.")})
         special = {f"{name}_token_id": getattr(shape, f"{name}_id") for name in ("bos", "eos", "pad")}
         generation = {key: value for key, value in special.items() if value is not None}
         _write_json(partial / "generation_config.json", {"_from_model_config": True, **generation})
-        load_tokenizer(_tokenizer_of(checkpoint)).save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
         if output.exists():
             output.rmdir()
         partial.rename(output)
@@ -149,10 +155,10 @@ def _tokenizer_of(checkpoint: Checkpoint) -> Path:
     return copy
 
 
-def _huggingface_tensors(shape: ModelShape, reader: Any) -> Iterator[tuple[str, torch.Tensor]]:
+def _huggingface_tensors(shape: ModelShape, reader: TensorReader, prefix: str) -> Iterator[tuple[str, torch.Tensor]]:
     """Every tensor of the export, one global tensor in memory at a time."""
     for name, size in global_shapes(shape).items():
-        whole = reader.read(f"model.{name}", (0,) * len(size), size)
+        whole = reader.read(prefix + name, (0,) * len(size), size)
         parts: dict[str, list[torch.Tensor]] = {}
         row = 0
         for source in huggingface_rows(name, shape):
@@ -166,9 +172,8 @@ def _huggingface_tensors(shape: ModelShape, reader: Any) -> Iterator[tuple[str, 
             yield f"model.layers.{layer}.self_attn.o_proj.bias", whole.new_zeros(size[0])
 
 
-def _write_tensors(directory: Path, shape: ModelShape, reader: Any) -> torch.dtype:
+def _write_tensors(directory: Path, shape: ModelShape, reader: TensorReader, prefix: str) -> torch.dtype:
     total = shape.parameters() + (shape.num_layers * shape.hidden_size if shape.qkv_bias else 0)
-    dtype: torch.dtype = reader.dtype("model.embedding.word_embeddings.weight")
     shards: list[list[str]] = []
     pending: dict[str, torch.Tensor] = {}
     size = 0
@@ -179,11 +184,12 @@ def _write_tensors(directory: Path, shape: ModelShape, reader: Any) -> torch.dty
         save_file(pending, directory / f"shard-{len(shards)}", metadata={"format": "pt"})
         pending, size = {}, 0
 
-    for name, tensor in _huggingface_tensors(shape, reader):
+    for name, tensor in _huggingface_tensors(shape, reader, prefix):
         if pending and size + tensor.nbytes > SHARD_BYTES:
             flush()
         pending[name] = tensor.contiguous()
         size += tensor.nbytes
+    dtype = tensor.dtype
     flush()
 
     if len(shards) == 1:

@@ -4,6 +4,7 @@ torchrun runs inside this process (``torch.distributed.run``), which forwards SI
 ends the others when one fails, and needs no second launcher in memory.
 """
 
+import ctypes
 import logging
 import os
 import re
@@ -14,10 +15,26 @@ from collections.abc import Mapping, Sequence
 from megatron_aquila.config import RunConfig
 from megatron_aquila.errors import ConfigError
 
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
 
 def in_world(environ: Mapping[str, str]) -> bool:
     """Whether a launcher has already made this process one rank of a world."""
     return "RANK" in environ and "WORLD_SIZE" in environ
+
+
+def end_with_launcher(environ: Mapping[str, str]) -> None:
+    """Have the kernel kill this rank when its torchrun agent dies, by SIGKILL too.
+
+    torch's agent starts ranks in sessions of their own: without this, killing the launcher leaves them training, and
+    a run that is started again writes into the same folder as its orphans. Linux only; elsewhere nothing is done.
+    """
+    if "TORCHELASTIC_RUN_ID" not in environ or not sys.platform.startswith("linux"):
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before the kernel knew
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def processes_needed(config: RunConfig, gpus: int) -> int:

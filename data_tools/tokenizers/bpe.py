@@ -74,14 +74,28 @@ class BpeTokenizer:
         added_ids = [token["id"] for token in specification.get("added_tokens", [])]
         self.vocab_size = 1 + max(max(vocabulary.values()), *special.ids.values(), *added_ids)
 
-        text_only = orjson.dumps(text_only_specification(specification, special)).decode()
-        try:
-            self._reference = tokenizers.Tokenizer.from_str(text_only)
-        except Exception as error:  # what tokenizers raises for every fault in a file
-            raise TokenizerError(f"{name}: the tokenizers library refuses this tokenizer: {error}.") from error
         self._threads = threads
-        self._fast = _exact_gigatoken(text_only, self._reference, special)
-        self.backend = "tokenizers" if self._fast is None else "gigatoken"
+
+    @property
+    def backend(self) -> str:
+        return "tokenizers" if self._fast is None else "gigatoken"
+
+    # Encoders are made when first needed: who only asks for ids and the digest does not wait for them.
+
+    @functools.cached_property
+    def _text_only(self) -> str:
+        return orjson.dumps(text_only_specification(self._specification, self._special)).decode()
+
+    @functools.cached_property
+    def _reference(self) -> tokenizers.Tokenizer:
+        try:
+            return tokenizers.Tokenizer.from_str(self._text_only)
+        except Exception as error:  # what tokenizers raises for every fault in a file
+            raise TokenizerError(f"{self.name}: the tokenizers library refuses this tokenizer: {error}.") from error
+
+    @functools.cached_property
+    def _fast(self) -> gigatoken.Tokenizer | None:
+        return _exact_gigatoken(self._text_only, self._reference, self._special)
 
     def encode(self, text: str) -> list[int]:
         if self._fast is None:
@@ -136,8 +150,7 @@ class BpeTokenizer:
             "eos": self._special.eos or self._special.eod,
             "pad": self._special.pad,
         }
-        # The slow classes that 2023 configs name (GPT2Tokenizer, remote code) do not read tokenizer.json as
-        # it is.
+        # The classes that 2023 configs name (GPT2Tokenizer, remote code) do not take tokenizer.json as it is.
         given = {key: value for key, value in given.items() if key not in ("auto_map", "tokenizer_file")}
         return given | {
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -208,8 +221,10 @@ def _exact_gigatoken(
     except (RuntimeError, ValueError) as error:
         _log.warning("gigatoken cannot load this tokenizer (%s): encoding with the slower tokenizers library", error)
         return None
-    for text in (*PARITY_PROBE, *special.ids, "x".join(special.ids), "\n".join(PARITY_PROBE[:20])):
-        if fast.encode(text).tolist() != reference.encode(text, add_special_tokens=False).ids:
+    probe = [*PARITY_PROBE, *special.ids, "x".join(special.ids), "\n".join(PARITY_PROBE[:20])]
+    for text, in_batch in zip(probe, fast.encode_batch_list(probe, parallel=False)):
+        expected = reference.encode(text, add_special_tokens=False).ids
+        if in_batch != expected or fast.encode(text).tolist() != expected:
             _log.warning("gigatoken differs on %r: encoding with the slower tokenizers library", text[:60])
             return None
     return fast

@@ -24,7 +24,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron_aquila.config import RunConfig
 from megatron_aquila.engine.parallel import Layout
 from megatron_aquila.engine.placement import Placement, place_parameters
-from megatron_aquila.engine.weights import TensorReader
+from megatron_aquila.global_tensors import TensorReader
 from megatron_aquila.shapes import ModelShape
 
 

@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Protocol
-
 import torch
 
 from megatron_aquila.engine.model import residual_std
 from megatron_aquila.engine.parallel import Layout
 from megatron_aquila.engine.placement import place_parameters
-from megatron_aquila.global_tensors import global_shapes
+from megatron_aquila.global_tensors import TensorReader, global_shapes
 from megatron_aquila.shapes import ModelShape
-
-
-class TensorReader(Protocol):
-    """Any slice of a named global tensor: a checkpoint, a Hugging Face directory, a random initialisation."""
-
-    def read(self, key: str, offset: tuple[int, ...], shape: tuple[int, ...]) -> torch.Tensor: ...
 
 
 class RandomWeights:

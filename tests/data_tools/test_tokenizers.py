@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import regex
+import regex  # type: ignore[import-untyped]
 import sentencepiece
 import transformers
 
@@ -157,9 +157,11 @@ def test_a_fast_encoder_that_differs_is_not_used(paths: dict[str, Path], monkeyp
             self.real = real
 
         def encode(self, text: str) -> np.ndarray:
-            ids = self.real.encode(text).copy()  # type: ignore[attr-defined]
-            ids[-1:] += 1 if text.endswith("mg") else 0
-            return ids
+            return self.real.encode(text)  # type: ignore[attr-defined]
+
+        def encode_batch_list(self, texts: list[str], *, parallel: bool) -> list[list[int]]:
+            batch = self.real.encode_batch_list(texts, parallel=parallel)  # type: ignore[attr-defined]
+            return [[*ids[:-1], ids[-1] + 1] if text == "500 mg" else ids for text, ids in zip(texts, batch)]
 
     real = bpe.gigatoken.Tokenizer.from_json
     monkeypatch.setattr(bpe, "PARITY_PROBE", (*bpe.PARITY_PROBE, "500 mg"))
