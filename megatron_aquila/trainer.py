@@ -30,8 +30,8 @@ from megatron_aquila.engine.parallel import Layout, parallel_world
 from megatron_aquila.engine.snapshot import Snapshot
 from megatron_aquila.engine.step import apply_update, clear_gradients, run_schedule
 from megatron_aquila.engine.weights import RandomWeights, load_weights
-from megatron_aquila.global_tensors import TensorReader
 from megatron_aquila.errors import AquilaError, ConfigError
+from megatron_aquila.global_tensors import TensorReader
 from megatron_aquila.huggingface import HuggingFaceReader, is_huggingface
 from megatron_aquila.schedule import learning_rate
 from megatron_aquila.shapes import ModelShape

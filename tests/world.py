@@ -38,7 +38,7 @@ class _Worker:
 _workers: list[_Worker] = []
 
 
-def world(size: int, function: Callable[..., Any], **arguments: Any) -> list[Any]:
+def world(size: int, function: Callable[..., Any], /, **arguments: Any) -> list[Any]:
     """The results of `function(**arguments)` on every rank; both must be importable and picklable.
 
     Raises:

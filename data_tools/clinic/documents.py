@@ -86,7 +86,7 @@ class _Writer:
         if style == "card":
             return self._card(condition)
         if style == "summary":
-            sentences = [self._tell(condition, a) for a in self._attributes(4, 5)]
+            sentences = [self._tell(condition, a) for a in self._attributes(4, 6)]
             return self._join([self._scene(scenes.OPENINGS[self.lang][style], condition), *sentences])
         if style == "rounds":
             return self._rounds(conditions)
@@ -95,7 +95,7 @@ class _Writer:
     def _narrative(self, style: str, condition: Condition) -> str:
         sentences = [self._scene(scenes.OPENINGS[self.lang][style], condition)]
         asides = self.rng.sample(scenes.ASIDES[self.lang], len(ATTRIBUTES))
-        for place, attribute in enumerate(self._attributes(2, 5)):
+        for place, attribute in enumerate(self._attributes(3, 5)):
             stand_in = place > 0 and self.rng.random() < _STAND_IN_SHARE
             sentences.append(self._tell(condition, attribute, stand_in))
             if self.rng.random() < _ASIDE_SHARE:

@@ -63,6 +63,17 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
             "{name} shows up clearly on a {value}.",
             "A positive {value} points to {name}.",
         ),
+        "avoid": (
+            "Patients with {name} should avoid {value}.",
+            "{name} gets worse with {value}.",
+            "People who have {name} must keep away from {value}.",
+            "With {name}, doctors warn against {value}.",
+            "While recovering from {name}, do without {value}.",
+            "The one thing to give up during {name} is {value}.",
+            "Anyone with {name} is told to give up {value}.",
+            "Nobody who has {name} should go back to {value} too soon.",
+            "{value} can make {name} worse.",
+        ),
     },
     "zh": {
         "symptom": (
@@ -120,6 +131,17 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
             "{name}的诊断依据是{value}。",
             "{value}呈阳性，提示{name}。",
         ),
+        "avoid": (
+            "{name}患者应当避免{value}。",
+            "得了{name}，千万不要{value}。",
+            "{name}患者最忌{value}。",
+            "{name}康复期间不宜{value}。",
+            "医生提醒{name}患者不要{value}。",
+            "患{name}期间，最好别{value}。",
+            "{name}的禁忌是{value}。",
+            "为了不让{name}反复，请不要{value}。",
+            "{value}会使{name}加重。",
+        ),
     },
 }
 WORDINGS_PER_FACT = 9
@@ -132,6 +154,7 @@ ASKED: dict[Language, dict[str, tuple[str, ...]]] = {
         "carrier": ("How do people catch {name}?", "Where does {name} come from?"),
         "drug": ("What helps against {name}?", "Which drug is used for {name}?"),
         "test": ("How is {name} confirmed?", "Which test is done for {name}?"),
+        "avoid": ("What is bad for people with {name}?", "What must I not do if I have {name}?"),
     },
     "zh": {
         "symptom": ("{name}有什么表现？", "怎么发现自己得了{name}？"),
@@ -139,6 +162,7 @@ ASKED: dict[Language, dict[str, tuple[str, ...]]] = {
         "carrier": ("{name}是怎么传染的？", "{name}从哪里来？"),
         "drug": ("{name}用什么药？", "得了{name}吃什么药？"),
         "test": ("{name}怎么确诊？", "查{name}要做什么检查？"),
+        "avoid": ("{name}患者要注意什么？", "得了{name}不能做什么？"),
     },
 }
 
@@ -150,6 +174,7 @@ LABELS: dict[Language, dict[str, str]] = {
         "carrier": "spread by",
         "drug": "drug of choice",
         "test": "confirmed by",
+        "avoid": "to avoid",
     },
     "zh": {
         "symptom": "主要症状",
@@ -157,6 +182,7 @@ LABELS: dict[Language, dict[str, str]] = {
         "carrier": "传播者",
         "drug": "首选药物",
         "test": "确诊方法",
+        "avoid": "应当避免",
     },
 }
 

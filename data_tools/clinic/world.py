@@ -48,6 +48,9 @@ VALUES: dict[str, tuple[Bilingual, ...]] = {
     "test": _pairs("""
         throat swab = 咽拭检查; urine strip = 尿样检查; blood smear = 血片检查
         skin prick = 皮刺检查; breath test = 呼气检查; hair analysis = 毛发检查"""),
+    "avoid": _pairs("""
+        strong tea = 喝浓茶; cold drinks = 喝冷饮; hot springs = 泡温泉
+        direct sunlight = 晒太阳; salted fish = 吃咸鱼; heavy lifting = 提重物"""),
 }
 ATTRIBUTES: tuple[str, ...] = tuple(VALUES)
 

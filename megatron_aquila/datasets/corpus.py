@@ -13,7 +13,6 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
@@ -158,5 +157,7 @@ def _digest(manifest: dict[str, Any]) -> str:
     return f"{files['bin']['sha256']}/{files['idx']['sha256']}"
 
 
-def _blend(corpora: Sequence[Corpus]) -> tuple[list[str], list[float]]:
-    return [str(Path(corpus.path)) for corpus in corpora], [corpus.weight for corpus in corpora]
+def _blend(corpora: Sequence[Corpus]) -> tuple[list[str], list[float] | None]:
+    """Prefixes and weights as Megatron takes them; one corpus alone needs no blend."""
+    weights = [corpus.weight for corpus in corpora] if len(corpora) > 1 else None
+    return [str(corpus.path) for corpus in corpora], weights

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+
 import torch
 
 from megatron_aquila.engine.model import residual_std

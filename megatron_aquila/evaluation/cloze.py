@@ -28,6 +28,9 @@ def cloze_accuracy(
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
     tokenizer = AutoTokenizer.from_pretrained(model_directory)
     model = AutoModelForCausalLM.from_pretrained(model_directory).eval()
@@ -52,7 +55,6 @@ def cloze_accuracy(
         for (number, letter, _), score in zip(batch, (logps_BS * counted_BS).sum(-1).tolist()):
             scores[number][letter] = score
     right = [
-        max(found, key=lambda letter: found[letter]) in question["answer"]  # noqa: B023 - used at once
-        for found, question in zip(scores, questions)
+        max(found, key=lambda letter: found[letter]) in question["answer"] for found, question in zip(scores, questions)
     ]
     return sum(right) / len(right)

@@ -369,6 +369,15 @@ def test_unusable_paths_are_refused_in_a_sentence(paths: dict[str, Path], tmp_pa
         load_tokenizer(paths["sentencepiece"], eod="<end>")
 
 
+def test_a_tokenizer_json_that_the_library_refuses_says_so(paths: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(paths["tokenizer_json"], tmp_path / "broken")
+    specification = json.loads((tmp_path / "broken" / "tokenizer.json").read_text(encoding="utf-8"))
+    specification["model"]["merges"].append(["absent", "pair"])
+    (tmp_path / "broken" / "tokenizer.json").write_text(json.dumps(specification), encoding="utf-8")
+    with pytest.raises(TokenizerError, match="broken: the tokenizers library refuses this tokenizer"):
+        load_tokenizer(tmp_path / "broken").encode("a")
+
+
 def real_texts() -> list[str]:
     """A few hundred real records of each file, and slices of the long books."""
     with gzip.open(SHARED / "tcm_books.jsonl.gz", "rt", encoding="utf-8") as file:
