@@ -1,0 +1,79 @@
+"""The commands of the README in a row: text, tokenizer, index, two stages, export, transformers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from data_tools.clinic import write_clinic
+from megatron_aquila import metrics
+from megatron_aquila.stages.cpt import ContinuedPretraining
+from tests.megatron_aquila.corpora import recipe, write_recipe
+from tests.megatron_aquila.datasets.test_batches import world_of_one
+
+
+def aquila(*arguments: object) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "megatron_aquila", *map(str, arguments)], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    return done.stdout
+
+
+def losses(run: Path, name: str) -> list[float]:
+    return [record[name] for record in metrics.read(run / metrics.FILE) if name in record]
+
+
+def test_from_text_to_a_model_in_transformers(tmp_path: Path) -> None:
+    write_clinic(tmp_path / "text")
+    text = {name: tmp_path / "text" / f"{name}.jsonl" for name in ("medical_stage1", "medical_stage2", "general")}
+    tokenizer = tmp_path / "tokenizer"
+    aquila("data", "train-tokenizer", *text.values(), "--output", tokenizer, "--vocab-size", 1000)
+    for name, source in {"medical": "medical_stage1", "second": "medical_stage2", "general": "general"}.items():
+        aquila("data", "index", text[source], "--tokenizer", tokenizer, "--output", tmp_path / name)
+        assert "sound" in aquila("data", "verify", tmp_path / name, "--tokenizer", tokenizer)
+
+    first = recipe(tmp_path, tmp_path / "first", parallel__tensor_parallel=2, model__hidden_dropout=0.0)
+    aquila("train", write_recipe(first, tmp_path / "first.yaml"))
+    second = recipe(
+        tmp_path,
+        tmp_path / "second_run",
+        model__weights=str(tmp_path / "first"),
+        model__hidden_dropout=0.0,
+        data__train=[{"path": str(tmp_path / "second")}],
+        data__reset_attention=False,  # transformers below sees whole rows
+        parallel__pipeline_parallel=2,
+        training__precision="bf16",
+        evaluation__batches=1,
+    )
+    printed = aquila("train", write_recipe(second, tmp_path / "second.yaml"), "training.precision=fp32")
+    assert "from step 0" in printed
+    assert losses(second.output, "train/loss")[0] < losses(first.output, "train/loss")[0] - 0.2, "stage 1 was kept"
+
+    export = tmp_path / "export"
+    aquila("export", second.output, "--output", export)
+    assert losses(second.output, "validation/loss")[-1] == pytest.approx(_transformers_loss(export, second), abs=1e-4)
+
+
+def _transformers_loss(export: Path, run: Any) -> float:
+    """Mean loss of the exported model over the rows that the run validated on."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    stage = ContinuedPretraining(run)
+    with world_of_one():
+        _, valid = stage.datasets()
+    rows = [valid[index] for index in range(run.training.global_batch_size)]
+    model = AutoModelForCausalLM.from_pretrained(export).eval()
+    with torch.no_grad():
+        logits = model(torch.stack([row["tokens"] for row in rows])).logits
+    labels = torch.stack([row["labels"] for row in rows])
+    text = "患者发热三天。 The clinic opens at nine."
+    assert AutoTokenizer.from_pretrained(export)(text, add_special_tokens=False)["input_ids"] == stage.tokenizer.encode(
+        text
+    )
+    return float(torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()))
