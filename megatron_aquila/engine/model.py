@@ -109,8 +109,10 @@ def transformer_config(run: RunConfig, shape: ModelShape, device: torch.device) 
         overlap_p2p_comm=parallel.virtual_pipeline is not None,
         batch_p2p_comm=parallel.virtual_pipeline is None,
         calculate_per_token_loss=True,
-        # Accumulating weight gradients inside the GEMM needs Apex or Transformer Engine kernels.
-        gradient_accumulation_fusion=uses_transformer_engine(device),
+        # The output layer is Megatron's own whatever the spec, and accumulates inside the GEMM by Apex's kernel only.
+        gradient_accumulation_fusion=(
+            device.type == "cuda" and importlib.util.find_spec("fused_weight_gradient_mlp_cuda") is not None
+        ),
         deterministic_mode=run.training.deterministic,
         **recompute[run.training.recompute],
     )

@@ -74,6 +74,8 @@ def build_optimizer(
             clip_grad=settings.clip_grad,
             bf16=config.bf16,
             fp16=config.fp16,
+            # The loss is a sum over tokens: 2^16 for its mean. Megatron's 2^32 would skip tens of steps to come down.
+            initial_loss_scale=max(1.0, 2.0**16 / (run.training.micro_batch_size * run.data.sequence_length)),
             params_dtype=config.params_dtype,
             use_distributed_optimizer=run.parallel.distributed_optimizer,
             overlap_param_gather=run.parallel.overlap_param_gather,
@@ -118,7 +120,12 @@ class OptimizerState:
 
     @torch.no_grad()
     def load(self, reader: TensorReader, step: int) -> None:
-        """Take moments and float32 values from `reader`; `step` is the count of updates made so far."""
+        """Take moments and float32 values from `reader`; `step` is the count of updates made so far.
+
+        Before the first update (fp16 may skip some) there are no moments, and the weights hold all there is.
+        """
+        if step == 0:
+            return
         for parameter, placement, flat_main, start, state in self._owned(create=True):
             for kind, flat in self._tensors(parameter, flat_main, state):
                 for view, offset in placement.views(flat, start):

@@ -61,6 +61,7 @@ LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
         2,
         {"parallel__tensor_parallel": 2, "parallel__sequence_parallel": True, "training__precision": "bf16"},
     ),
+    "fp16": (1, {"training__precision": "fp16", "parallel__distributed_optimizer": False}),
     "PP2": (2, {"parallel__pipeline_parallel": 2}),
     "DP2 distributed optimizer": (2, {}),
 }
