@@ -25,6 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, cast
 
+from data_tools.publish import fsync
 from megatron_aquila.errors import AquilaError
 from megatron_aquila.manifest import (
     MANIFEST,
@@ -32,7 +33,6 @@ from megatron_aquila.manifest import (
     Damage,
     altered_files,
     check_listing,
-    flush,
     flush_and_digest,
     read_listed,
     read_manifest,
@@ -164,7 +164,7 @@ def save(
             "files": files,
         }
         write_manifest(temporary, manifest)
-        flush(temporary)
+        fsync(temporary)
         _move_into_place(temporary, final)
         _point_latest(final)
         if keep is not None:
@@ -225,7 +225,7 @@ def _move_into_place(temporary: Path, final: Path) -> None:
             _discard(aside)
         final.rename(aside)
     temporary.rename(final)
-    flush(final.parent)
+    fsync(final.parent)
     if aside.exists():
         _discard(aside)
 
@@ -234,7 +234,7 @@ def _point_latest(final: Path) -> None:
     temporary = final.with_name(f".tmp-LATEST-{uuid.uuid4().hex}")
     write_flushed(temporary, f"{final.name}\n".encode())
     temporary.replace(final.with_name("LATEST"))
-    flush(final.parent)
+    fsync(final.parent)
 
 
 def _prune(root: Path, keep: int, written: Path) -> None:

@@ -14,6 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from data_tools.publish import fsync, sha256_file
+
 MANIFEST, SEAL = "manifest.json", "manifest.json.sha256"
 
 Manifest = dict[str, Any]
@@ -75,7 +77,7 @@ def altered_files(directory: Path, manifest: Manifest, names: Iterable[str]) -> 
 
     def compare(name: str) -> str | None:
         try:
-            same = _sha256(directory / name) == manifest["files"][name]["sha256"]
+            same = sha256_file(directory / name) == manifest["files"][name]["sha256"]
         except OSError as error:
             return f"{name} cannot be read ({error.strerror})"
         return None if same else _altered(name)
@@ -94,8 +96,8 @@ def flush_and_digest(directory: Path) -> dict[str, dict[str, Any]]:
     def digest(path: Path) -> dict[str, Any]:
         if not path.is_file():
             raise ValueError(f"{path.name} is not a file; a checkpoint holds no folders")
-        flush(path)
-        return {"size": path.stat().st_size, "sha256": _sha256(path)}
+        fsync(path)
+        return {"size": path.stat().st_size, "sha256": sha256_file(path)}
 
     paths = sorted(directory.iterdir())
     with _pool() as pool:
@@ -121,22 +123,8 @@ def write_flushed(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def flush(path: Path) -> None:
-    """fsync a file or a folder."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(min(8, os.cpu_count() or 1))  # hashlib lets go of the GIL
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _seal(manifest: bytes) -> bytes:

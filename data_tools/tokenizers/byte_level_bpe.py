@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.tokenizers.bpe import BpeTokenizer
+from data_tools.tokenizers.byte_symbols import byte_symbols
 from data_tools.tokenizers.protocol import TokenizerError
 from data_tools.tokenizers.special_tokens import read_json, read_special_tokens, special_files
 
@@ -84,14 +85,3 @@ def byte_level_specification(
             "merges": merges,
         },
     }
-
-
-def byte_symbols() -> list[str]:
-    """GPT-2's printable character for each byte value: itself where printable, else U+0100 upwards."""
-    printable = {
-        *range(ord("!"), ord("~") + 1),
-        *range(ord("¡"), ord("¬") + 1),
-        *range(ord("®"), ord("ÿ") + 1),
-    }
-    others = iter(range(256, 512))
-    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]

@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from data_tools.tokenizers.byte_symbols import byte_symbols
+
 # Pieces are about this many characters: large beside an encoder's overhead, small beside a worker's memory.
 PIECE_CHARACTERS = 1 << 18
 
@@ -110,8 +112,6 @@ def _split_pattern(pre_tokenizer: dict[str, Any] | None) -> str | None:
 
 def _spanning_pairs(vocabulary: dict[str, int]) -> frozenset[tuple[bytes, bytes]]:
     """At every place in an entry where a Han character may begin: up to 3 bytes before and after it."""
-    from data_tools.tokenizers.byte_level_bpe import byte_symbols
-
     byte_of = {symbol: value for value, symbol in enumerate(byte_symbols())}
     pairs = set()
     for entry in vocabulary:

@@ -6,7 +6,8 @@ import itertools
 from pathlib import Path
 
 from data_tools.tokenizers.bpe import BpeTokenizer
-from data_tools.tokenizers.byte_level_bpe import byte_level_specification, byte_symbols
+from data_tools.tokenizers.byte_level_bpe import byte_level_specification
+from data_tools.tokenizers.byte_symbols import byte_symbols
 from data_tools.tokenizers.protocol import TokenizerError
 from data_tools.tokenizers.special_tokens import read_special_tokens, special_files
 

@@ -625,8 +625,8 @@ def test_the_newest_wins_whatever_latest_says(tmp_path: Path, pointer: str | Non
 def test_hashing_is_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(tmp_path, 1, ranks=4)
     hashed: Counter[str] = Counter()
-    digest = manifests._sha256
-    monkeypatch.setattr(manifests, "_sha256", lambda path: hashed.update([path.name]) or digest(path))
+    digest = manifests.sha256_file
+    monkeypatch.setattr(manifests, "sha256_file", lambda path: hashed.update([path.name]) or digest(path))
     run_world(3, lambda communicator: find(tmp_path, communicator=communicator))
     assert hashed == {f"shard-{rank:05d}.safetensors": 1 for rank in range(4)} | {"state.json": 1}
 
