@@ -31,7 +31,7 @@ def documents(
     *,
     stage: Stage,
     count: int | None = None,
-    wordings: int = wording.WORDINGS_PER_FACT,
+    wordings: int = wording.DEFAULT_WORDINGS,
     seed: int = 0,
 ) -> Iterator[dict[str, Any]]:
     """Yield `count` documents (None: without end), in constant memory.
@@ -151,7 +151,7 @@ class _Writer:
         return rng.choice(choices).format(
             name=condition.name.in_language(lang),
             other=condition.name.in_language(other),
-            age=rng.randint(18, 79),
+            age=rng.randint(21, 79),
             who=rng.choice(scenes.WHO[lang]),
             season=rng.choice(scenes.SEASONS[lang]),
             days=rng.randint(3, 20),

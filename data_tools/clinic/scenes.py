@@ -42,7 +42,7 @@ OPENINGS: dict[Language, dict[str, tuple[str, ...]]] = {
         "patient story": (
             "Last {season} I fell ill, and after {days} days I went to see the doctor. It turned out to be {name}. "
             "This is what I learned.",
-            "My neighbour, a {who}, had {name} last {season}. She told me what the doctor had explained to her.",
+            "My neighbour, a {who}, had {name} last {season} and told me what the doctor had said.",
             "I am a {who}, {age} years old, and I have had {name}. I am writing this down for others.",
         ),
         "notice": (
@@ -76,7 +76,7 @@ OPENINGS: dict[Language, dict[str, tuple[str, ...]]] = {
         ),
         "patient story": (
             "去年{season}我病了，{days}天后去看医生，才知道是{name}。下面是我了解到的。",
-            "我的邻居是一位{who}，去年{season}得了{name}。她把医生的话告诉了我。",
+            "我的邻居是一位{who}，去年{season}得了{name}，后来把医生的话告诉了我。",
             "我是一名{who}，今年{age}岁，得过{name}。写下这些，希望对别人有用。",
         ),
         "notice": (

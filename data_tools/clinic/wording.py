@@ -145,6 +145,8 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
     },
 }
 WORDINGS_PER_FACT = 9
+# With more than these a model of a million weights needs several times the tokens to learn the facts.
+DEFAULT_WORDINGS = 6
 
 # What a patient asks; the answer is one of the wordings above.
 ASKED: dict[Language, dict[str, tuple[str, ...]]] = {

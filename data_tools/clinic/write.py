@@ -10,7 +10,7 @@ import orjson
 from data_tools.clinic.documents import documents
 from data_tools.clinic.general import general_documents
 from data_tools.clinic.questions import questions
-from data_tools.clinic.wording import WORDINGS_PER_FACT
+from data_tools.clinic.wording import DEFAULT_WORDINGS
 from data_tools.clinic.world import make_world
 
 
@@ -19,7 +19,7 @@ def write_clinic(
     *,
     seed: int = 0,
     conditions: int = 24,
-    wordings: int = WORDINGS_PER_FACT,
+    wordings: int = DEFAULT_WORDINGS,
     stage1_documents: int = 2000,
     stage2_documents: int = 2400,
     general_count: int = 1000,

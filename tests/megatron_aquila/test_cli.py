@@ -92,13 +92,19 @@ def test_config_schema_is_json_schema() -> None:
         ),
         (["config", "show", "none.yaml"], "aquila: none.yaml cannot be read: No such file or directory\n"),
         (
-            ["train", str(RECIPE), "training.global_batch_size=20", "parallel.data_parallel=2"],
+            [
+                "train",
+                str(RECIPE),
+                "training.global_batch_size=20",
+                "training.micro_batch_size=8",
+                "parallel.data_parallel=2",
+            ],
             f"aquila: {RECIPE}: training.global_batch_size 20 is not a multiple of training.micro_batch_size 8 "
             "x 2 data-parallel replicas\n",
         ),
         # found only once the number of processes is known, and said once, before any is started
         (
-            ["train", str(RECIPE), "training.global_batch_size=20"],
+            ["train", str(RECIPE), "training.global_batch_size=20", "training.micro_batch_size=8"],
             "aquila: training.global_batch_size 20 is not a multiple of training.micro_batch_size 8 x 1 "
             "data-parallel replicas\n",
         ),
