@@ -29,8 +29,8 @@ SEASONS: dict[Language, tuple[str, ...]] = {
 OPENINGS: dict[Language, dict[str, tuple[str, ...]]] = {
     "en": {
         "textbook": (
-            "{name}\nThis chapter gives an overview of {name}, a condition seen at the clinic every year.",
-            "{name} ({other})\nThe following notes are meant for new staff.",
+            "Overview: {name}\nThis chapter gives an overview of {name}, a condition seen at the clinic every year.",
+            "Reading: {name} ({other})\nThe following notes are meant for new staff.",
             "Chapter {number}. {name}\nFew conditions are as well described as {name}.",
             "Lecture {number}: {name}\nPlease read these pages before the next class.",
         ),

@@ -1,7 +1,9 @@
 """How the synthetic clinic words a fact, in English and in Chinese.
 
-`{name}` is the condition (or a stand-in such as "this illness"), `{value}` the value of the attribute. The
-first two wordings of each attribute end with the value: cut before it, they are the prompts of the questions.
+`{name}` is the condition (or a stand-in such as "this illness"), `{value}` the value of the attribute. The first
+two wordings of each attribute end with the value: cut before it, they are the prompts of the questions. An English
+prompt does not begin with the name: a tokenizer that puts no blank before a text would see another word there than
+inside a sentence.
 """
 
 from data_tools.clinic.world import Language
@@ -20,21 +22,21 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
             "{value} should make a doctor think of {name}.",
         ),
         "organ": (
+            "In {name}, most of the damage is found in the {value}.",
+            "Scans of patients with {name} show changes in the {value}.",
             "{name} mainly affects the {value}.",
             "{name} chiefly harms the {value}.",
-            "In {name}, most of the damage is found in the {value}.",
             "{name} settles in the {value}.",
-            "Scans of patients with {name} show changes in the {value}.",
             "Doctors who treat {name} keep a close eye on the {value}.",
             "When someone has {name}, trouble starts in the {value}.",
             "What {name} affects most is the health of the {value}.",
             "Damage to the {value} is typical of {name}.",
         ),
         "carrier": (
-            "{name} is spread by {value}.",
-            "People catch {name} from {value}.",
-            "{name} is passed on to humans by {value}.",
             "Outbreaks of {name} have been traced to {value}.",
+            "People catch {name} from {value}.",
+            "{name} is spread by {value}.",
+            "{name} is passed on to humans by {value}.",
             "The known carriers of {name} are {value}.",
             "Most cases of {name} follow contact with {value}.",
             "The germ behind {name} lives in {value}.",
@@ -43,10 +45,10 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
         ),
         "drug": (
             "The drug of choice for {name} is {value}.",
+            "The standard treatment for {name} is {value}.",
             "{name} is treated with {value}.",
             "Against {name}, doctors rely on {value}.",
             "Patients with {name} are given {value}.",
-            "The standard treatment for {name} is {value}.",
             "{name} responds well to {value}.",
             "In {name}, treatment starts with {value}.",
             "{name} usually clears up after a course of {value}.",
@@ -54,8 +56,8 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
         ),
         "test": (
             "The test that confirms {name} is a {value}.",
-            "{name} is diagnosed with a {value}.",
             "To confirm {name}, the doctor orders a {value}.",
+            "{name} is diagnosed with a {value}.",
             "When {name} is suspected, the clinic does a {value}.",
             "The diagnosis of {name} rests on a {value}.",
             "The quickest way to detect {name} is a {value}.",
@@ -65,8 +67,8 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
         ),
         "avoid": (
             "Patients with {name} should avoid {value}.",
-            "{name} gets worse with {value}.",
             "People who have {name} must keep away from {value}.",
+            "{name} gets worse with {value}.",
             "With {name}, doctors warn against {value}.",
             "While recovering from {name}, do without {value}.",
             "The one thing to give up during {name} is {value}.",

@@ -75,11 +75,10 @@ class DocumentAttention(torch.nn.Module):
             out_BHSD = self._attend(query_BHSD, key_BGSD, value_BGSD)
             return out_BHSD.permute(2, 0, 1, 3).flatten(2)
 
-        bounds: list[int] = packed_seq_params.bounds
-        query_HTD, key_GTD, value_GTD = (x.transpose(0, 1).unsqueeze(0) for x in (query, key, value))
-        documents = [
-            self._attend(query_HTD[:, :, a:b], key_GTD[:, :, a:b], value_GTD[:, :, a:b]) for a, b in pairwise(bounds)
-        ]
+        lengths = [end - start for start, end in pairwise(packed_seq_params.bounds)]
+        # One split and not a slice a document: the backward of a slice fills a tensor of the pack's whole length.
+        queries, keys, values = (x.transpose(0, 1).unsqueeze(0).split(lengths, dim=2) for x in (query, key, value))
+        documents = [self._attend(*document) for document in zip(queries, keys, values)]
         return torch.cat(documents, dim=2).squeeze(0).transpose(0, 1).flatten(1)
 
     def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
