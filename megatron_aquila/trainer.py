@@ -23,6 +23,7 @@ from megatron_aquila.engine.model import build_model
 from megatron_aquila.engine.optimizer import (
     OptimizerState,
     build_optimizer,
+    gather_parameters,
     set_learning_rate,
     wrap_data_parallel,
 )
@@ -138,6 +139,7 @@ class Trainer:
         """Mean loss over the first `evaluation.batches` global batches of the validation data: always the same."""
         if self.valid_data is None:
             return {}
+        gather_parameters(self.chunks)
         for chunk in self.chunks:
             chunk.eval()
         batches = [
@@ -221,6 +223,7 @@ class Trainer:
         self.snapshot.load(source.reader(), state)
 
     def _save(self) -> None:
+        gather_parameters(self.chunks)
         run = self.settings
         state = {
             "step": self.step,

@@ -92,6 +92,17 @@ def set_learning_rate(optimizer: MegatronOptimizer, lr: float) -> None:
         group["lr"] = lr * group.get("lr_mult", 1.0)
 
 
+def gather_parameters(chunks: Sequence[DistributedDataParallel]) -> None:
+    """Complete the weights after an update, before they are evaluated or saved.
+
+    With `overlap_param_gather` a rank holds new values of its own part only until the next training step's forward
+    gathers the rest; an evaluation or a checkpoint before that would see a mixture of two steps.
+    """
+    for chunk in chunks:
+        if chunk.ddp_config.overlap_param_gather:
+            chunk.start_param_sync(force_sync=True)
+
+
 class OptimizerState:
     """The optimised values and Adam moments of this rank, as blocks of global tensors.
 

@@ -64,6 +64,7 @@ LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     "fp16": (1, {"training__precision": "fp16", "parallel__distributed_optimizer": False}),
     "PP2": (2, {"parallel__pipeline_parallel": 2}),
     "DP2 distributed optimizer": (2, {}),
+    "DP2 overlap": (2, {"parallel__overlap_grad_reduce": True, "parallel__overlap_param_gather": True}),
 }
 
 

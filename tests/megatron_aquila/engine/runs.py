@@ -35,7 +35,7 @@ def tiny_run(**changes: Any) -> RunConfig:
         "parallel": {"distributed_optimizer": False},
         "training": {"steps": 20, "global_batch_size": 8, "micro_batch_size": 2, "precision": "fp32"},
         # Adam divides by the root of the gradient's square: a larger eps keeps rounding of zeros from being learned
-        "optimizer": {"lr": 5e-3, "eps": 1e-5},
+        "optimizer": {"lr": 5e-3, "eps": 1e-5, "schedule": {"kind": "constant"}},
         "checkpoint": {"every": 1000},
         "evaluation": {"every": 0, "batches": 1},
     }
@@ -129,7 +129,10 @@ class Engine:
         import tempfile
         from pathlib import Path
 
+        from megatron_aquila.engine.optimizer import gather_parameters
         from megatron_aquila.shards import ShardReader
+
+        gather_parameters(self.chunks)
 
         directory = Path(self.layout.broadcast(tempfile.mkdtemp()))
         self.snapshot.write(directory)
