@@ -34,22 +34,9 @@ class Layout:
     virtual_size: int  # model chunks on each pipeline rank
 
     @property
-    def is_first_stage(self) -> bool:
-        return self.pipeline_rank == 0
-
-    @property
-    def is_last_stage(self) -> bool:
-        return self.pipeline_rank == self.pipeline_size - 1
-
-    @property
     def is_main(self) -> bool:
         """Rank 0 of the world: the one that writes run-wide files."""
         return self.rank == 0
-
-    @property
-    def has_loss(self) -> bool:
-        """True on one rank per data-parallel replica: the last stage's first tensor rank."""
-        return self.is_last_stage and self.tensor_rank == 0
 
     def describe(self) -> str:
         virtual = f"×VPP{self.virtual_size}" if self.virtual_size > 1 else ""
