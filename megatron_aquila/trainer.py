@@ -66,9 +66,9 @@ class Trainer:
         chunks, config = build_model(run, self.shape, device)
         self.checkpoints = run.output / checkpoint.FOLDER
         resumed = self._find_checkpoint()
-        if resumed is None:
-            reader, prefix = self._initial_weights()
-            load_weights(chunks, self.shape, layout, reader, prefix)
+        # Before the optimizer is built: its float32 values start as a copy of the weights, vocabulary padding included.
+        reader, prefix = self._initial_weights() if resumed is None else self._weights_of(resumed)
+        load_weights(chunks, self.shape, layout, reader, prefix)
         self.chunks = wrap_data_parallel(run, config, chunks)
         self.optimizer = build_optimizer(run, config, self.chunks)
         self.snapshot = Snapshot(
@@ -190,6 +190,9 @@ class Trainer:
             return reader, ""
         chosen = checkpoint.open_checkpoint(path, run.checkpoint.verify).path if self.layout.is_main else None
         source = checkpoint.open_checkpoint(self.layout.broadcast(chosen), "sizes")  # rank 0 has verified it
+        return self._weights_of(source)
+
+    def _weights_of(self, source: checkpoint.Checkpoint) -> tuple[TensorReader, str]:
         _require_same_shape(source.path, ModelShape.model_validate(source.state["shape"]), self.shape)
         return source.reader(), "model."
 
@@ -212,7 +215,6 @@ class Trainer:
 
     def _resume(self, source: checkpoint.Checkpoint) -> None:
         state = source.state
-        _require_same_shape(source.path, ModelShape.model_validate(state["shape"]), self.shape)
         if state["data"] != self.stage.digest():
             raise ConfigError(
                 f"{source.path} was trained on other data, or in another order, than this recipe gives: "

@@ -12,16 +12,16 @@ from megatron.core.tensor_parallel.random import get_cuda_rng_tracker
 from megatron_aquila.engine.optimizer import OptimizerState
 from megatron_aquila.engine.parallel import Layout
 from megatron_aquila.engine.placement import place_parameters
-from megatron_aquila.engine.weights import load_weights
 from megatron_aquila.shapes import ModelShape
 from megatron_aquila.shards import Shard, ShardReader, shard_path, write_shards
 
 
 class Snapshot:
-    """Writes this rank's part of a checkpoint, and fills this rank from a checkpoint of any layout.
+    """Writes this rank's part of a checkpoint, and restores what is not weights from a checkpoint of any layout.
 
-    Weights and optimizer state are cut anew where the layout differs. Random states belong to a rank of a layout:
-    on the same layout they are restored, on another they keep this run's seeds.
+    Weights are loaded earlier, by `load_weights`: the optimizer copies them when it is built. Optimizer state is cut
+    anew where the layout differs. Random states belong to a rank of a layout: on the same layout they are restored,
+    on another they keep this run's seeds.
     """
 
     def __init__(
@@ -41,7 +41,6 @@ class Snapshot:
         return {"layout": self._layout.describe(), "loss_scaler": self._optimizer.scaler()}
 
     def load(self, reader: ShardReader, state: dict[str, Any]) -> None:
-        load_weights(self._chunks, self._shape, self._layout, reader, "model.")
         self._optimizer.load(reader, state["updates"])
         self._optimizer.load_scaler(state["loss_scaler"])
         if state["layout"] == self._layout.describe():

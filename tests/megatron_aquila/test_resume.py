@@ -61,7 +61,11 @@ LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
         2,
         {"parallel__tensor_parallel": 2, "parallel__sequence_parallel": True, "training__precision": "bf16"},
     ),
-    "fp16": (1, {"training__precision": "fp16", "parallel__distributed_optimizer": False}),
+    # deterministic: torch then fills fresh memory with NaN, so that what a resume forgets to load cannot hide
+    "fp16": (
+        1,
+        {"training__precision": "fp16", "training__deterministic": True, "parallel__distributed_optimizer": False},
+    ),
     "PP2": (2, {"parallel__pipeline_parallel": 2}),
     "DP2 distributed optimizer": (2, {}),
     "DP2 overlap": (2, {"parallel__overlap_grad_reduce": True, "parallel__overlap_param_gather": True}),
