@@ -3,12 +3,15 @@ PYTHON ?= python3.11
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
+# What the compiled module is built from.
+KERNELS := $(shell find csrc -name tests -prune -o -type f -print)
+
 .PHONY: setup demo test lint bench clean
 
 setup: $(VENV)/.installed
 
 # The pinned torch goes in first: an unpinned one pulls gigabytes of CUDA packages on a machine without a GPU.
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml constraints.txt CMakeLists.txt $(KERNELS)
 	command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.11 or 3.12, or say PYTHON=…"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip

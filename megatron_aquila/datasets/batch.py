@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from megatron_aquila.kernels.vocab_parallel import IGNORE_INDEX
+from megatron_aquila.kernels import IGNORE_INDEX
 
 __all__ = ["IGNORE_INDEX", "MicroBatch", "document_bounds", "restarting_positions"]
 

@@ -34,7 +34,7 @@ from megatron_aquila.config import RunConfig
 from megatron_aquila.engine.attention import DocumentAttention
 from megatron_aquila.engine.device import DTYPES
 from megatron_aquila.engine.norm import RMSNorm
-from megatron_aquila.kernels.vocab_parallel import vocab_parallel_logps
+from megatron_aquila.kernels.token_logps import vocab_parallel_logps
 from megatron_aquila.shapes import ModelShape, padded_vocab_size
 
 
@@ -56,6 +56,7 @@ class AquilaModel(GPTModel):
             labels.transpose(0, 1).contiguous(),
             vocab_size=self.shape.vocab_size,
             group=parallel_state.get_tensor_model_parallel_group(),
+            inplace=True,  # the output layer's backward needs its input and weight, not the logits
         )
         return logps_SB.transpose(0, 1).contiguous()
 

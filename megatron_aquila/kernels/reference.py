@@ -1,12 +1,12 @@
-"""Log-probabilities of target tokens from vocabulary-parallel logits, in plain torch.
+"""What the fused kernels compute, in plain torch: the oracle of their tests, and the floor of their benchmarks.
 
-Axes: N tokens (any leading shape), V columns of this rank's vocabulary shard.
+Axes: N tokens (any leading shape), V columns of this rank's vocabulary shard, S sequences, P pairs.
 
 With x the logits of one token over the whole vocabulary and y its target,
 
     log p(y) = (x_y - m) - log Σ_v exp(x_v - m),    m = max_v x_v
 
-The statistics are float32 whatever the dtype of the logits. Each rank reduces its own columns to three numbers
+The statistics are float32, or float64 where the logits are. Each rank reduces its own columns to three numbers
 per token (m, Σ exp, x_y); one all-gather of those merges the ranks, and the backward needs no communication:
 
     ∂ log p(y) / ∂ x_v = 1[v = y] - exp(x_v - m) / s
@@ -18,8 +18,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.nn.functional import logsigmoid
 
-IGNORE_INDEX = -100
+from megatron_aquila.kernels import IGNORE_INDEX
+from megatron_aquila.kernels.preference import PreferenceLoss
 
 
 class _VocabParallelLogps(torch.autograd.Function):
@@ -32,12 +34,12 @@ class _VocabParallelLogps(torch.autograd.Function):
         valid_columns: int,
         group: dist.ProcessGroup | None,
     ) -> torch.Tensor:
-        x_NV = logits_NV[..., :valid_columns].float()
+        x_NV = logits_NV[..., :valid_columns].to(_statistics_dtype(logits_NV))
         local_N = targets_N - first_column
         here_N = (local_N >= 0) & (local_N < valid_columns)
         column_N = torch.where(here_N, local_N, 0)
 
-        minus_infinity = torch.full(targets_N.shape, -torch.inf, device=x_NV.device)
+        minus_infinity = x_NV.new_full(targets_N.shape, -torch.inf)
         if valid_columns:
             max_N = x_NV.amax(dim=-1)
             # A row that is -inf throughout has no finite maximum to subtract; 0 keeps its sum at 0.
@@ -60,16 +62,20 @@ class _VocabParallelLogps(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
         logits_NV, column_N, here_N, max_N, sum_N, ignored_N = ctx.saved_tensors
-        grad_N = grads[0].float().masked_fill(ignored_N, 0.0)
+        grad_N = grads[0].masked_fill(ignored_N, 0.0)
         valid = ctx.valid_columns
         grad_NV = torch.zeros_like(logits_NV)
         if valid:
-            softmax_NV = (logits_NV[..., :valid].float() - max_N.unsqueeze(-1)).exp_()
+            softmax_NV = (logits_NV[..., :valid].to(max_N.dtype) - max_N.unsqueeze(-1)).exp_()
             softmax_NV.mul_(-(grad_N / sum_N).unsqueeze(-1))
             softmax_NV.scatter_add_(-1, column_N.unsqueeze(-1), (grad_N * here_N).unsqueeze(-1))
             softmax_NV.masked_fill_((grad_N == 0).unsqueeze(-1), 0.0)  # an ignored row of infinities stays 0
             grad_NV[..., :valid].copy_(softmax_NV)
         return grad_NV, None, None, None, None
+
+
+def _statistics_dtype(logits: torch.Tensor) -> torch.dtype:
+    return torch.promote_types(logits.dtype, torch.float32)
 
 
 def _merge(
@@ -93,33 +99,45 @@ def vocab_parallel_logps(
     vocab_size: int,
     group: dist.ProcessGroup | None = None,
 ) -> torch.Tensor:
-    """Log-probability of each target token.
-
-    Args:
-        logits: `[..., V]`, float32, bfloat16 or float16: this rank's columns. The shards of all ranks have one
-            width V and lie in rank order; columns at and beyond `vocab_size` are padding and carry no mass.
-        targets: `[...]`, int64, global token ids; `IGNORE_INDEX` (-100) yields 0 and no gradient.
-        vocab_size: ids in the real vocabulary.
-        group: the tensor-parallel group; None for unsplit logits.
-
-    Returns:
-        `[...]` float32. NaN logits give NaN, never a finite number.
-
-    Raises:
-        ValueError: the shapes differ, or a target is neither a token id nor `IGNORE_INDEX`.
-    """
+    """As `token_logps.vocab_parallel_logps`, with the logits' gradient in memory of its own."""
     if logits.shape[:-1] != targets.shape:
         raise ValueError(f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} do not fit")
     width = logits.shape[-1]
     rank = dist.get_rank(group) if group is not None else 0
     first = rank * width
-    if logits.device.type == "cpu":  # on a GPU the check would wait for the device at every micro-batch
-        wrong = (targets != IGNORE_INDEX) & ((targets < 0) | (targets >= vocab_size))
-        if bool(wrong.any()):
-            raise ValueError(
-                f"target {int(targets[wrong][0])} is outside the vocabulary of {vocab_size} tokens: "
-                "the data was indexed with another tokenizer"
-            )
     valid = min(max(vocab_size - first, 0), width)
     logps: torch.Tensor = _VocabParallelLogps.apply(logits, targets, first, valid, group)
     return logps
+
+
+def preference_loss(
+    logps_S: torch.Tensor, lengths_S: torch.Tensor, reference_S: torch.Tensor | None, settings: PreferenceLoss
+) -> torch.Tensor:
+    """Losses of pairs `[P]`, from the summed log-probs and the token counts of their sequences `[S]`."""
+    chosen, rejected = logps_S[0::2], logps_S[1::2]
+    lengths_S = lengths_S.clamp(min=1)
+    chosen_mean, rejected_mean = chosen / lengths_S[0::2], rejected / lengths_S[1::2]
+    beta, smoothing = settings.beta, settings.label_smoothing
+
+    def smoothed(h: torch.Tensor) -> torch.Tensor:
+        return -(1 - smoothing) * logsigmoid(h) - smoothing * logsigmoid(-h)
+
+    if settings.loss == "simpo":
+        loss = smoothed(beta * (chosen_mean - rejected_mean) - settings.margin)
+    elif settings.loss == "orpo":
+        odds = (chosen_mean - rejected_mean) - ((-chosen_mean.expm1()).log() - (-rejected_mean.expm1()).log())
+        loss = -chosen_mean - beta * logsigmoid(odds)
+    else:
+        assert reference_S is not None
+        ratios_S = logps_S - reference_S
+        if settings.loss == "ipo":
+            loss = ((ratios_S / lengths_S)[0::2] - (ratios_S / lengths_S)[1::2] - 1 / (2 * beta)) ** 2
+        else:
+            h = beta * (ratios_S[0::2] - ratios_S[1::2])
+            if settings.loss == "hinge":
+                loss = (1 - h).relu()
+            elif settings.loss == "robust":
+                loss = ((1 - smoothing) * -logsigmoid(h) + smoothing * logsigmoid(-h)) / (1 - 2 * smoothing)
+            else:
+                loss = smoothed(h)
+    return loss - settings.sft_weight * chosen_mean

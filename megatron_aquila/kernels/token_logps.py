@@ -1,0 +1,170 @@
+"""Log-probabilities of target tokens from vocabulary-parallel logits, by the fused kernels.
+
+Axes: N tokens (any leading shape), V columns of this rank's vocabulary shard.
+
+The forward reads each logit once; one all-gather of three numbers a token merges the ranks. The backward reads each
+logit once, writes its gradient once, and communicates nothing. Beyond the logits it keeps 12 bytes a token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from megatron_aquila.kernels import IGNORE_INDEX, ops
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The columns of the vocabulary that a tensor-parallel rank holds, and the group it shares it with.
+
+    All ranks hold `width` columns, in rank order; those at and beyond `vocab_size` are padding and carry no mass.
+    """
+
+    width: int
+    vocab_size: int
+    group: dist.ProcessGroup | None = None
+
+    @property
+    def ranks(self) -> int:
+        return 1 if self.group is None else dist.get_world_size(self.group)
+
+    @property
+    def first_column(self) -> int:
+        return 0 if self.group is None else dist.get_rank(self.group) * self.width
+
+    @property
+    def columns(self) -> int:
+        """Columns of this rank that are tokens."""
+        return min(max(self.vocab_size - self.first_column, 0), self.width)
+
+    def check(self, targets: torch.Tensor) -> None:
+        """Refuse targets outside the vocabulary. On a GPU looking would mean waiting: there such a row yields NaN.
+
+        Raises:
+            ValueError: the vocabulary does not fit the shards, or a target is neither a token nor `IGNORE_INDEX`.
+        """
+        if self.vocab_size > self.width * self.ranks:
+            raise ValueError(
+                f"{self.ranks} shards of {self.width} columns cannot hold a vocabulary of {self.vocab_size}"
+            )
+        if self.ranks > 1 and self.width >= self.vocab_size:
+            raise ValueError(
+                f"each of {self.ranks} ranks brings {self.width} columns, for a vocabulary of {self.vocab_size}: "
+                "pass the rank's own columns, not gathered logits"
+            )
+        if targets.device.type == "cpu" and not torch.compiler.is_compiling():
+            for part in targets.split(1 << 16):  # in parts: masks of all tokens would count in the peak of memory
+                wrong = (part != IGNORE_INDEX) & ((part < 0) | (part >= self.vocab_size))
+                if bool(wrong.any()):
+                    raise ValueError(
+                        f"target {int(part[wrong][0])} is outside the vocabulary of {self.vocab_size} tokens: "
+                        "the data was indexed with another tokenizer"
+                    )
+
+    def finish(self, stats: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """(m, 1/s, log p), `[3, N]`, over all ranks from this rank's statistics, which may be used up."""
+        if self.ranks == 1:
+            ops.finish_stats_(stats, targets, self.vocab_size, IGNORE_INDEX)
+            return stats
+        return ops.merge_stats(self.gather(stats), targets, self.vocab_size, IGNORE_INDEX, True)
+
+    def gather(self, stats: torch.Tensor) -> torch.Tensor:
+        everyone = stats.new_empty(self.ranks, *stats.shape)
+        dist.all_gather(list(everyone), stats, group=self.group)
+        return everyone
+
+
+class _TokenLogps(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, logits_NV: torch.Tensor, targets_N: torch.Tensor, shard: Shard, inplace: bool
+    ) -> torch.Tensor:
+        stats = ops.token_stats(logits_NV, targets_N, shard.columns, shard.first_column, IGNORE_INDEX)
+        state = shard.finish(stats, targets_N)
+        ctx.save_for_backward(logits_NV, targets_N, state)
+        ctx.shard, ctx.inplace, ctx.used_up = shard, inplace, False
+        return state[2].clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        logits_NV = take_logits(ctx)
+        _, targets_N, state = ctx.saved_tensors
+        return logit_gradient(logits_NV, targets_N, state, grads[0], None, ctx.shard, ctx.inplace), None, None, None
+
+
+def take_logits(ctx: Any) -> torch.Tensor:
+    """The logits that a Function saved, once if its gradient takes their place."""
+    if ctx.used_up:
+        raise RuntimeError("backward ran twice, but the first run put the gradient in the logits' place (inplace=True)")
+    logits: torch.Tensor = ctx.saved_tensors[0]
+    ctx.used_up = ctx.inplace
+    return logits
+
+
+def logit_gradient(
+    logits_NV: torch.Tensor,
+    targets_N: torch.Tensor,
+    state: torch.Tensor,
+    grad_N: torch.Tensor,
+    scale: torch.Tensor | None,
+    shard: Shard,
+    inplace: bool,
+) -> torch.Tensor:
+    """The gradient with respect to the logits, in their place if `inplace`."""
+    arguments = (targets_N, state, grad_N, scale, shard.columns, shard.first_column, IGNORE_INDEX)
+    if inplace:
+        ops.token_gradient_(logits_NV, *arguments)
+        return logits_NV
+    gradient: torch.Tensor = ops.token_gradient(logits_NV, *arguments)
+    return gradient
+
+
+def vocab_parallel_logps(
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    vocab_size: int,
+    group: dist.ProcessGroup | None = None,
+    inplace: bool = False,
+) -> torch.Tensor:
+    """Log-probability of each target token.
+
+    Args:
+        logits: `[..., V]`, float32, bfloat16, float16 (or float64, on the CPU): this rank's columns. The shards of
+            all ranks have one width V and lie in rank order; columns at and beyond `vocab_size` are padding, carry
+            no mass and get no gradient. Any strides; columns that are not adjacent cost a copy.
+        targets: `[...]`, int64, global token ids; `IGNORE_INDEX` (-100) yields 0 and no gradient, and the logits of
+            that row are not read.
+        vocab_size: ids in the real vocabulary.
+        group: the tensor-parallel group; None for unsplit logits.
+        inplace: the backward writes the gradient over the logits. Only for logits that nothing else reads again,
+            and for one backward.
+
+    Returns:
+        `[...]` float32 (float64 for float64 logits). NaN logits give NaN, never a finite number; so does, on a GPU,
+        a target that is no token.
+
+    Raises:
+        ValueError: the shapes differ, the shards cannot hold the vocabulary, or, on the CPU, a target is neither a
+            token id nor `IGNORE_INDEX`.
+        RuntimeError: a second backward with `inplace`.
+    """
+    logits_NV, targets_N = as_rows(logits, targets)
+    shard = Shard(logits_NV.shape[1], vocab_size, group)
+    shard.check(targets_N)
+    logps: torch.Tensor = _TokenLogps.apply(logits_NV, targets_N, shard, inplace)
+    return logps.view(targets.shape)
+
+
+def as_rows(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits `[N, V]` with adjacent columns, targets `[N]`; views where the strides allow it."""
+    if logits.shape[:-1] != targets.shape:
+        raise ValueError(f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} do not fit")
+    logits_NV = logits.reshape(-1, logits.shape[-1]) if logits.dim() != 2 else logits
+    if logits_NV.shape[1] > 1 and logits_NV.stride(1) != 1:
+        logits_NV = logits_NV.contiguous()
+    return logits_NV, targets.reshape(-1)
