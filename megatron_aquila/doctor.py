@@ -14,10 +14,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    import torch
 
 Status = Literal["ok", "differs", "absent", "broken"]
 
@@ -124,6 +127,7 @@ def machine() -> Iterator[Finding]:
     yield Finding("disk here", "ok", f"{disk.free / 2**30:.1f} of {disk.total / 2**30:.1f} GiB free")
     try:
         yield from devices()
+        yield from kernels()
         yield communication()
     except ImportError as error:
         yield Finding("devices", "broken", "unknown", f"torch cannot be imported: {error}")
@@ -147,6 +151,44 @@ def devices() -> Iterator[Finding]:
         yield Finding(f"GPU {index}", "ok" if capable else "differs", found, note)
     nccl = dist.is_nccl_available()
     yield Finding("nccl", "ok" if nccl else "broken", "built in" if nccl else "not built in", "between GPUs")
+
+
+def kernels() -> Iterator[Finding]:
+    """What the compiled kernels were built for, and whether they give the right number here."""
+    import torch
+
+    try:
+        from megatron_aquila import _kernels
+    except ImportError as error:
+        yield Finding("kernels", "broken", "not built", f"{error}; install again: pip install -e .")
+        return
+    yield kernel_result("kernels on CPU", _kernels.instruction_set(), torch.device("cpu"))
+    if not _kernels.with_cuda:
+        missed = torch.cuda.is_available()
+        note = "a GPU is here: install again where nvcc is found" if missed else "built where nvcc was not found"
+        yield Finding("kernels on GPU", "broken" if missed else "absent", "not built", note)
+        return
+    built = f"built for compute capability {_kernels.cuda_architectures}"
+    if not torch.cuda.is_available():
+        yield Finding("kernels on GPU", "absent", built, "no GPU to run them on")
+    for index in range(torch.cuda.device_count()):
+        yield kernel_result(f"kernels on GPU {index}", built, torch.device("cuda", index))
+
+
+def kernel_result(subject: str, found: str, device: "torch.device") -> Finding:
+    """A log-probability by the kernels on `device`, against torch's."""
+    import torch
+
+    from megatron_aquila.kernels.token_logps import vocab_parallel_logps
+
+    logits, target = torch.linspace(-3, 3, 1001).unsqueeze(0), torch.tensor([700])
+    try:
+        logp = float(vocab_parallel_logps(logits.to(device), target.to(device), vocab_size=1001))
+    except RuntimeError as error:
+        return Finding(subject, "broken", found, f"does not run: {error}")
+    if abs(logp - float(logits.log_softmax(1)[0, 700])) > 1e-5:
+        return Finding(subject, "broken", found, "gives a wrong log-probability")
+    return Finding(subject, "ok", found, "gives torch's log-probability")
 
 
 def communication() -> Finding:
