@@ -42,6 +42,12 @@ void run(int device, Cpu&& cpu, Cuda&& cuda) {
 #define AQUILA_IF_CUDA(call) AQUILA_BAD_ARGUMENT
 #endif
 
+int64_t first_wrong_target(
+    int64_t rows, uintptr_t target_ids, int64_t target_stride, int64_t ignore_index, int64_t vocab_size) {
+    const aquila_targets targets = {pointer<const int64_t>(target_ids), target_stride, ignore_index};
+    return aquila_cpu_first_wrong_target(&targets, rows, vocab_size);
+}
+
 void token_stats(
     int device, uintptr_t queue, uintptr_t data, int64_t row_stride, int64_t rows, int64_t columns, int64_t width,
     int64_t first_column, int dtype, uintptr_t target_ids, int64_t target_stride, int64_t ignore_index,
@@ -135,6 +141,7 @@ int cuda_device_count() {
 
 PYBIND11_MODULE(_kernels, module) {
     module.doc() = "Fused kernels; see megatron_aquila.kernels for their Python face.";
+    module.def("first_wrong_target", &first_wrong_target);
     module.def("token_stats", &token_stats);
     module.def("merge_stats", &merge_stats);
     module.def("token_gradient", &token_gradient);

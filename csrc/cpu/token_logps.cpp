@@ -117,6 +117,14 @@ const RowKernels<double> float64_kernels = {stats_float64, gradient_float64};
 
 using namespace aquila;
 
+int64_t aquila_cpu_first_wrong_target(const aquila_targets* targets, int64_t rows, int64_t vocab_size) {
+    for (int64_t row = 0; row < rows; ++row) {
+        const int64_t target = targets->ids[row * targets->stride];
+        if (target != targets->ignore_index && (target < 0 || target >= vocab_size)) return row;
+    }
+    return -1;
+}
+
 int aquila_cpu_token_stats(const aquila_logits* logits, const aquila_targets* targets, void* stats, int threads) {
     if (!known(logits->dtype)) return AQUILA_BAD_DTYPE;
     if (!valid(*logits)) return AQUILA_BAD_ARGUMENT;

@@ -110,7 +110,7 @@ class _SlicedLogps(torch.autograd.Function):
                 kept.append(logits)
                 buffer = None
             parts.append(_stats(logits, targets_N, shard, first, last))
-        state = shard.finish(_local_stats(parts, targets_N, shard), targets_N)
+        state = shard.merge(_local_stats(parts, targets_N, shard), targets_N)
         ctx.save_for_backward(hidden_NH, weight_VH, targets_N, state)
         ctx.kept, ctx.shard, ctx.plan = kept, shard, plan
         return state[2].clone()
@@ -177,8 +177,8 @@ class _FrozenLogps(torch.autograd.Function):
                 logits, targets, local, minus_one[: len(targets)], None, shard.columns, _NOWHERE, IGNORE_INDEX
             )
             expected[part] = _product_in_float32(logits, weight_VH)
-        local_m, local_s = stats[0].clone(), stats[1].clone()
-        state = shard.finish(stats, targets_N)
+        local_m, local_s, _ = stats
+        state = shard.merge(stats, targets_N)
         # A shard that is all padding or −inf has s = 0 and a p̃ of NaN: it adds nothing.
         weight_N = torch.where(local_s == 0, 0.0, local_s * (local_m - state[0]).exp() * state[1])
         expected.mul_(-weight_N.unsqueeze(1)).masked_fill_((local_s == 0).unsqueeze(1), 0.0)

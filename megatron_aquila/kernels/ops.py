@@ -29,7 +29,7 @@ TOTALS = (
 _library = torch.library.Library("aquila", "DEF")
 _library.define("token_stats(Tensor logits, Tensor targets, int columns, int first_column, int ignore_index) -> Tensor")
 _library.define("merge_stats(Tensor parts, Tensor targets, int vocab_size, int ignore_index, bool finish) -> Tensor")
-_library.define("finish_stats_(Tensor(a!) stats, Tensor targets, int vocab_size, int ignore_index) -> ()")
+_library.define("token_state(Tensor logits, Tensor targets, int vocab_size, int ignore_index) -> Tensor")
 _library.define(
     "token_gradient(Tensor logits, Tensor targets, Tensor state, Tensor grad, Tensor? scale, int columns,"
     " int first_column, int ignore_index) -> Tensor"
@@ -76,6 +76,12 @@ def _targets(targets: torch.Tensor, ignore_index: int) -> tuple[int, int, int]:
     if targets.dtype != torch.int64:
         raise TypeError(f"targets are {targets.dtype}, expected torch.int64")
     return targets.data_ptr(), targets.stride(0), ignore_index
+
+
+def first_wrong_target(targets: torch.Tensor, vocab_size: int, ignore_index: int) -> int | None:
+    """The first of the targets on the CPU that is neither a token id nor `ignore_index`."""
+    row = _kernels.first_wrong_target(targets.shape[0], *_targets(targets, ignore_index), vocab_size)
+    return None if row < 0 else int(targets[row])
 
 
 def _same_device(first: torch.Tensor, *others: torch.Tensor | None) -> None:
@@ -129,11 +135,11 @@ def _merge_stats(
     return out
 
 
-def _finish_stats_(stats: torch.Tensor, targets: torch.Tensor, vocab_size: int, ignore_index: int) -> None:
-    if stats.dim() != 2 or stats.shape[0] != 3 or not stats.is_contiguous():
-        raise ValueError(f"expected contiguous statistics [3, N], got {tuple(stats.shape)}")
-    _merge(stats.unsqueeze(0), targets, vocab_size, ignore_index, True, stats)
-    torch.autograd.graph.increment_version(stats)
+def _token_state(logits: torch.Tensor, targets: torch.Tensor, vocab_size: int, ignore_index: int) -> torch.Tensor:
+    """Statistics of logits that are not split, finished in their place."""
+    state = _token_stats(logits, targets, vocab_size, 0, ignore_index)
+    _merge(state.unsqueeze(0), targets, vocab_size, ignore_index, True, state)
+    return state
 
 
 def _gradient(
@@ -271,7 +277,7 @@ def _empty_preference(logps: torch.Tensor, pairs: int) -> tuple[torch.Tensor, to
 for _name, _implementation in {
     "token_stats": _token_stats,
     "merge_stats": _merge_stats,
-    "finish_stats_": _finish_stats_,
+    "token_state": _token_state,
     "token_gradient": _token_gradient,
     "token_gradient_": _token_gradient_,
     "preference": _preference,
@@ -290,8 +296,9 @@ def _(parts: torch.Tensor, targets: torch.Tensor, vocab_size: int, ignore_index:
     return parts.new_empty(parts.shape[1:])
 
 
-@torch.library.register_fake("aquila::finish_stats_", lib=_library)
-def _(stats: torch.Tensor, targets: torch.Tensor, vocab_size: int, ignore_index: int) -> None: ...
+@torch.library.register_fake("aquila::token_state", lib=_library)
+def _(logits: torch.Tensor, targets: torch.Tensor, vocab_size: int, ignore_index: int) -> torch.Tensor:
+    return logits.new_empty((3, logits.shape[0]), dtype=statistics_dtype(logits.dtype))
 
 
 @torch.library.register_fake("aquila::token_gradient", lib=_library)
@@ -312,7 +319,7 @@ def _(
 
 token_stats = torch.ops.aquila.token_stats
 merge_stats = torch.ops.aquila.merge_stats
-finish_stats_ = torch.ops.aquila.finish_stats_
+token_state = torch.ops.aquila.token_state
 token_gradient = torch.ops.aquila.token_gradient
 token_gradient_ = torch.ops.aquila.token_gradient_
 preference = torch.ops.aquila.preference

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 from megatron_aquila.kernels import IGNORE_INDEX, ops
-from megatron_aquila.kernels.token_logps import Shard, as_rows, logit_gradient, take_logits
+from megatron_aquila.kernels.token_logps import Shard, as_rows, logit_gradient, take_saved
 
 Loss = Literal["sigmoid", "robust", "hinge", "ipo", "simpo", "orpo"]
 REFERENCE_FREE = ("simpo", "orpo")
@@ -124,8 +124,7 @@ class _PreferenceFromLogits(torch.autograd.Function):
         shard: Shard,
         inplace: bool,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        stats = ops.token_stats(logits_NV, targets_N, shard.columns, shard.first_column, IGNORE_INDEX)
-        state = shard.finish(stats, targets_N)
+        state = shard.state(logits_NV, targets_N)
         coefficients_N, sequences, pairs, totals = ops.preference(
             state[2], targets_N, cu_seqlens, reference_S, *settings.arguments()
         )
@@ -136,8 +135,7 @@ class _PreferenceFromLogits(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        logits_NV = take_logits(ctx)
-        _, targets_N, state, coefficients_N = ctx.saved_tensors
+        logits_NV, targets_N, state, coefficients_N = take_saved(ctx)
         gradient = logit_gradient(logits_NV, targets_N, state, coefficients_N, grads[0], ctx.shard, ctx.inplace)
         return gradient, None, None, None, None, None, None
 

@@ -57,20 +57,25 @@ class Shard:
                 "pass the rank's own columns, not gathered logits"
             )
         if targets.device.type == "cpu" and not torch.compiler.is_compiling():
-            for part in targets.split(1 << 16):  # in parts: masks of all tokens would count in the peak of memory
-                wrong = (part != IGNORE_INDEX) & ((part < 0) | (part >= self.vocab_size))
-                if bool(wrong.any()):
-                    raise ValueError(
-                        f"target {int(part[wrong][0])} is outside the vocabulary of {self.vocab_size} tokens: "
-                        "the data was indexed with another tokenizer"
-                    )
+            wrong = ops.first_wrong_target(targets, self.vocab_size, IGNORE_INDEX)
+            if wrong is not None:
+                raise ValueError(
+                    f"target {wrong} is outside the vocabulary of {self.vocab_size} tokens: "
+                    "the data was indexed with another tokenizer"
+                )
 
-    def finish(self, stats: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """(m, 1/s, log p), `[3, N]`, over all ranks from this rank's statistics, which may be used up."""
+    def state(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """(m, 1/s, log p), `[3, N]`, over all ranks, of this rank's logits `[N, width]`."""
         if self.ranks == 1:
-            ops.finish_stats_(stats, targets, self.vocab_size, IGNORE_INDEX)
-            return stats
-        return ops.merge_stats(self.gather(stats), targets, self.vocab_size, IGNORE_INDEX, True)
+            state: torch.Tensor = ops.token_state(logits, targets, self.vocab_size, IGNORE_INDEX)
+            return state
+        return self.merge(ops.token_stats(logits, targets, self.columns, self.first_column, IGNORE_INDEX), targets)
+
+    def merge(self, stats: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """(m, 1/s, log p), `[3, N]`, over all ranks, from this rank's statistics."""
+        parts = stats.unsqueeze(0) if self.ranks == 1 else self.gather(stats)
+        state: torch.Tensor = ops.merge_stats(parts, targets, self.vocab_size, IGNORE_INDEX, True)
+        return state
 
     def gather(self, stats: torch.Tensor) -> torch.Tensor:
         everyone = stats.new_empty(self.ranks, *stats.shape)
@@ -83,26 +88,24 @@ class _TokenLogps(torch.autograd.Function):
     def forward(
         ctx: Any, logits_NV: torch.Tensor, targets_N: torch.Tensor, shard: Shard, inplace: bool
     ) -> torch.Tensor:
-        stats = ops.token_stats(logits_NV, targets_N, shard.columns, shard.first_column, IGNORE_INDEX)
-        state = shard.finish(stats, targets_N)
+        state = shard.state(logits_NV, targets_N)
         ctx.save_for_backward(logits_NV, targets_N, state)
         ctx.shard, ctx.inplace, ctx.used_up = shard, inplace, False
         return state[2].clone()
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
-        logits_NV = take_logits(ctx)
-        _, targets_N, state = ctx.saved_tensors
+        logits_NV, targets_N, state = take_saved(ctx)
         return logit_gradient(logits_NV, targets_N, state, grads[0], None, ctx.shard, ctx.inplace), None, None, None
 
 
-def take_logits(ctx: Any) -> torch.Tensor:
-    """The logits that a Function saved, once if its gradient takes their place."""
+def take_saved(ctx: Any) -> tuple[torch.Tensor, ...]:
+    """What a Function saved, logits first: once, if their gradient takes their place."""
     if ctx.used_up:
         raise RuntimeError("backward ran twice, but the first run put the gradient in the logits' place (inplace=True)")
-    logits: torch.Tensor = ctx.saved_tensors[0]
     ctx.used_up = ctx.inplace
-    return logits
+    saved: tuple[torch.Tensor, ...] = ctx.saved_tensors
+    return saved
 
 
 def logit_gradient(
@@ -157,14 +160,15 @@ def vocab_parallel_logps(
     shard = Shard(logits_NV.shape[1], vocab_size, group)
     shard.check(targets_N)
     logps: torch.Tensor = _TokenLogps.apply(logits_NV, targets_N, shard, inplace)
-    return logps.view(targets.shape)
+    return logps if targets.dim() == 1 else logps.view(targets.shape)
 
 
 def as_rows(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits `[N, V]` with adjacent columns, targets `[N]`; views where the strides allow it."""
     if logits.shape[:-1] != targets.shape:
         raise ValueError(f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} do not fit")
-    logits_NV = logits.reshape(-1, logits.shape[-1]) if logits.dim() != 2 else logits
-    if logits_NV.shape[1] > 1 and logits_NV.stride(1) != 1:
-        logits_NV = logits_NV.contiguous()
-    return logits_NV, targets.reshape(-1)
+    if logits.dim() != 2:
+        logits, targets = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1)
+    if logits.shape[1] > 1 and logits.stride(1) != 1:
+        logits = logits.contiguous()
+    return logits, targets

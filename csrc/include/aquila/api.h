@@ -37,6 +37,9 @@ struct aquila_targets {
     int64_t ignore_index;   // rows with this target carry no loss: their logits are not read
 };
 
+// The first of N targets in the CPU's memory that is neither below vocab_size nor the ignored one; −1 if all are.
+int64_t aquila_cpu_first_wrong_target(const struct aquila_targets* targets, int64_t rows, int64_t vocab_size);
+
 struct aquila_logits {
     const void* data;       // [N, width], any alignment of whole elements
     int64_t row_stride;     // in elements; columns are adjacent

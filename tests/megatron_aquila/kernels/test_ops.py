@@ -23,7 +23,7 @@ def arguments() -> dict[str, tuple[Any, ...]]:
     return {
         "token_stats": (logits, targets, 36, 0, IGNORE_INDEX),
         "merge_stats": (torch.stack((stats, stats)), targets, 36, IGNORE_INDEX, False),
-        "finish_stats_": (stats, targets, 36, IGNORE_INDEX),
+        "token_state": (logits, targets, 36, IGNORE_INDEX),
         "token_gradient": (logits, targets, state, upstream, scale, 36, 0, IGNORE_INDEX),
         "token_gradient_": (logits, targets, state, upstream, None, 36, 0, IGNORE_INDEX),
         "preference": (
@@ -78,7 +78,7 @@ def test_kernels_of_the_whole_loss() -> None:
             inplace=True,
         ).loss.backward()
     ours = sorted(event.key for event in profile.key_averages() if event.key.startswith("aquila::"))
-    assert ours == ["aquila::finish_stats_", "aquila::preference", "aquila::token_gradient_", "aquila::token_stats"]
+    assert ours == ["aquila::preference", "aquila::token_gradient_", "aquila::token_state"]
 
 
 _MEMORY = """

@@ -245,8 +245,7 @@ def test_offsets_beyond_two_to_the_31() -> None:
     expected, expected_grad = solve(logits, targets, upstream, 1000)
     far = torch.empty(2**31 + 1000, dtype=torch.bfloat16).as_strided((2, 1000), (2**31, 1))
     far.copy_(logits)
-    state = torch.ops.aquila.token_stats(far, targets, 1000, 0, IGNORE_INDEX)
-    torch.ops.aquila.finish_stats_(state, targets, 1000, IGNORE_INDEX)
+    state = torch.ops.aquila.token_state(far, targets, 1000, IGNORE_INDEX)
     assert torch.equal(state[2], expected)
     torch.ops.aquila.token_gradient_(far, targets, state, upstream, None, 1000, 0, IGNORE_INDEX)
     assert torch.equal(far, expected_grad)
@@ -302,8 +301,7 @@ def test_wrong_targets_and_shapes_are_named(form: str) -> None:
 
 def test_where_targets_are_not_looked_at_a_wrong_one_gives_nan() -> None:
     """As on a GPU, where looking would mean waiting."""
-    state = torch.ops.aquila.token_stats(torch.zeros(3, 8), torch.tensor([7, 8, -1]), 8, 0, IGNORE_INDEX)
-    torch.ops.aquila.finish_stats_(state, torch.tensor([7, 8, -1]), 8, IGNORE_INDEX)
+    state = torch.ops.aquila.token_state(torch.zeros(3, 8), torch.tensor([7, 8, -1]), 8, IGNORE_INDEX)
     assert state[2].isnan().tolist() == [False, True, True]
 
 
