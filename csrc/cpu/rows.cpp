@@ -20,22 +20,25 @@ struct LaneStats {
     template <int COUNT>
     void add(const Floats (&x)[COUNT]) {
         Floats top = m;
-        for (int i = 0; i < COUNT; ++i) top = x[i] > top ? x[i] : top;
+        for (int i = 0; i < COUNT; ++i) top = larger(x[i], top);
         if (any(top > m)) {
             m = top;
             const Floats finite = m == -INFINITY ? Floats{} : m;
             s *= exp_nonpositive(minus(shift, finite));
             shift = finite;
         }
-        Floats e[COUNT];
-        for (int i = 0; i < COUNT; ++i) e[i] = exp_nonpositive(x[i] - shift);
-        // A tree, then one addition to the running sum: its rounding errors stay few.
-        for (int width = 1; width < COUNT; width *= 2)
-            for (int i = 0; i + width < COUNT; i += 2 * width) e[i] += e[i + width];
-        s += e[0];
+        s += sum_of_exponentials<COUNT>(x);
     }
 
 private:
+    // A tree, then one addition to the running sum: its rounding errors stay few.
+    template <int COUNT>
+    Floats sum_of_exponentials(const Floats* x) const {
+        if constexpr (COUNT == 1)
+            return exp_nonpositive(x[0] - shift);
+        else
+            return sum_of_exponentials<COUNT / 2>(x) + sum_of_exponentials<COUNT / 2>(x + COUNT / 2);
+    }
     // s is 0 where m was −inf, and the old shift may then lie above the new one: e^x of a positive x is not wanted.
     Floats minus(Floats before, Floats after) const {
         const Floats x = before - after;
@@ -91,6 +94,7 @@ void gradient(const void* data, void* output, int64_t columns, int64_t target, f
         target_logit = Dtype::load(one)[0];
     }
     int64_t v = 0;
+#pragma GCC unroll 4
     for (; v + LANES <= columns; v += LANES)
         Dtype::store(out + v, exp_nonpositive(Dtype::load(row + v) - m) * factor);
     if (v < columns) {
