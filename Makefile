@@ -31,7 +31,9 @@ lint: setup
 	$(BIN)/mypy
 
 bench: setup
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[test,bench]'
 	$(BIN)/python -m benchmarks.indexing
+	$(BIN)/python -m benchmarks.kernels
 
 clean:
 	rm -rf $(VENV) build dist runs demo .pytest_cache .mypy_cache .ruff_cache
