@@ -184,6 +184,10 @@ class TrainingConfig(Section):
         default="none",
         description="activations computed again in the backward pass: attention's, or whole layers",
     )
+    logits_mib: NonNegativeInt = Field(
+        default=1024,
+        description="memory for a micro-batch's output logits on a rank, MiB; what exceeds it is computed again",
+    )
     deterministic: bool = Field(default=False, description="bit-equal repetition on the same layout, at some cost")
 
     @model_validator(mode="after")

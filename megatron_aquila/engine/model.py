@@ -34,7 +34,7 @@ from megatron_aquila.config import RunConfig
 from megatron_aquila.engine.attention import DocumentAttention
 from megatron_aquila.engine.device import DTYPES
 from megatron_aquila.engine.norm import RMSNorm
-from megatron_aquila.kernels.token_logps import vocab_parallel_logps
+from megatron_aquila.kernels.linear import linear_logps
 from megatron_aquila.shapes import ModelShape, padded_vocab_size
 
 
@@ -45,18 +45,26 @@ class AquilaModel(GPTModel):
     `[b, s]` float32 log p(label) on the last pipeline stage; without labels, logits `[b, s, padded vocab / TP]`.
     """
 
-    def __init__(self, *, shape: ModelShape, **kwargs: object) -> None:
+    def __init__(self, *, shape: ModelShape, logits_budget: int, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.shape = shape
+        self.logits_budget = logits_budget
 
-    def compute_language_model_loss(self, labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        """Log p(label), `[b, s]`, from logits `[s, b, v]`: the hook that `GPTModel` calls when given labels."""
-        logps_SB = vocab_parallel_logps(
-            logits,
+    def _postprocess(
+        self, hidden_states: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Any
+    ) -> torch.Tensor:
+        """From hidden states `[s, b, H]` to log p(label) `[b, s]`. Megatron's own makes all the logits first."""
+        if labels is None or not self.post_process:
+            return super()._postprocess(hidden_states=hidden_states, labels=labels, **kwargs)
+        shared = self.share_embeddings_and_output_weights
+        logps_SB = linear_logps(
+            hidden_states,
+            self.shared_embedding_or_output_weight() if shared else self.output_layer.weight,
             labels.transpose(0, 1).contiguous(),
             vocab_size=self.shape.vocab_size,
             group=parallel_state.get_tensor_model_parallel_group(),
-            inplace=True,  # the output layer's backward needs its input and weight, not the logits
+            sequence_parallel=self.config.sequence_parallel,
+            budget_bytes=self.logits_budget,
         )
         return logps_SB.transpose(0, 1).contiguous()
 
@@ -167,6 +175,7 @@ def build_model(
             block = TransformerBlockSubmodules(layer_specs=[spec] * layers, layer_norm=RMSNorm)
         chunk = AquilaModel(
             shape=shape,
+            logits_budget=run.training.logits_mib << 20,
             config=config,
             transformer_layer_spec=block,
             vocab_size=padded_vocab_size(shape.vocab_size, run.model.vocab_divisible_by, run.parallel.tensor_parallel),

@@ -159,7 +159,10 @@ def vocab_parallel_logps(
     logits_NV, targets_N = as_rows(logits, targets)
     shard = Shard(logits_NV.shape[1], vocab_size, group)
     shard.check(targets_N)
-    logps: torch.Tensor = _TokenLogps.apply(logits_NV, targets_N, shard, inplace)
+    if torch.is_grad_enabled() and logits_NV.requires_grad:
+        logps: torch.Tensor = _TokenLogps.apply(logits_NV, targets_N, shard, inplace)
+    else:
+        logps = shard.state(logits_NV, targets_N)[2]
     return logps if targets.dim() == 1 else logps.view(targets.shape)
 
 

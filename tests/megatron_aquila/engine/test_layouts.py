@@ -28,6 +28,7 @@ LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     ),
     "full recompute": (1, {"training__recompute": "full"}),
     "selective recompute": (1, {"training__recompute": "selective"}),
+    "logits in slices": (1, {"training__logits_mib": 0}),
     "micro-batches of 4": (1, {"training__micro_batch_size": 4}),
     "TP2+SP+tied": (
         2,

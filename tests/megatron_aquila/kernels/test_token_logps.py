@@ -238,8 +238,9 @@ def test_strides_and_alignments() -> None:
     assert torch.equal(three, expected.view(2, 3).t())
 
 
-def test_offsets_beyond_two_to_the_31() -> None:
+def test_offsets_beyond_two_to_the_31(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the pages of the two rows are ever touched."""
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)
     logits, targets, upstream = problem(2, 1000, 1000, torch.bfloat16)
     targets[0] = 3
     expected, expected_grad = solve(logits, targets, upstream, 1000)
@@ -332,7 +333,7 @@ def shared_problem(size: int, columns: int, vocab_size: int) -> tuple[torch.Tens
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(("size", "columns", "vocab_size"), [(2, 32, 64), (3, 16, 41), (3, 16, 31)])
+@pytest.mark.parametrize(("size", "columns", "vocab_size"), [(2, 32, 64), (3, 16, 41), (3, 16, 31), (4, 16, 61)])
 def test_ranks_agree_with_the_whole(form: str, size: int, columns: int, vocab_size: int) -> None:
     """(3, 16, 31) leaves the last rank nothing but padding. ms-swift#9947: remote shards have their gradient too."""
     results = world(size, split, form=form, size=size, columns=columns, vocab_size=vocab_size)
