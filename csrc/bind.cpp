@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
+#include <cstdlib>
 #include <stdexcept>
 #include <string>
 
@@ -126,7 +127,15 @@ void preference(
 
 void use_instruction_set(const std::string& name) {
     if (aquila_cpu_use_instruction_set(name.c_str()) != AQUILA_OK)
-        throw std::invalid_argument("no CPU kernels for the instruction set '" + name + "' here");
+        throw std::invalid_argument(
+            "no CPU kernels for the instruction set '" + name + "' here; there are avx512, avx2 and baseline, "
+            "as far as the processor has them");
+}
+
+// A wish that cannot be granted is an error at import, not another instruction set in silence.
+void heed_environment() {
+    const char* wanted = std::getenv("AQUILA_INSTRUCTION_SET");
+    if (wanted != nullptr && *wanted != 0) use_instruction_set(wanted);
 }
 
 int cuda_device_count() {
@@ -140,6 +149,7 @@ int cuda_device_count() {
 }  // namespace
 
 PYBIND11_MODULE(_kernels, module) {
+    heed_environment();
     module.doc() = "Fused kernels; see megatron_aquila.kernels for their Python face.";
     module.def("first_wrong_target", &first_wrong_target);
     module.def("token_stats", &token_stats);

@@ -1,6 +1,5 @@
-// Which row kernels run here: the widest that machine and build share, or the one that AQUILA_INSTRUCTION_SET names.
+// Which row kernels run here: the widest that machine and build share, or the one asked for.
 
-#include <cstdlib>
 #include <cstring>
 
 #include "aquila/api.h"
@@ -28,13 +27,8 @@ const InstructionSet* find(const char* name) {
     return nullptr;
 }
 
-const InstructionSet* first_choice() {
-    const InstructionSet* wanted = find(std::getenv("AQUILA_INSTRUCTION_SET"));
-    return wanted != nullptr ? wanted : find(nullptr);
-}
-
 const InstructionSet*& chosen() {
-    static const InstructionSet* set = first_choice();
+    static const InstructionSet* set = find(nullptr);
     return set;
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import Any
@@ -79,6 +80,18 @@ def test_kernels_of_the_whole_loss() -> None:
         ).loss.backward()
     ours = sorted(event.key for event in profile.key_averages() if event.key.startswith("aquila::"))
     assert ours == ["aquila::preference", "aquila::token_gradient_", "aquila::token_state"]
+
+
+def imported_with(instruction_set: str) -> subprocess.CompletedProcess[str]:
+    code = "import torch; from megatron_aquila import _kernels; print(_kernels.instruction_set())"
+    environment = {**os.environ, "AQUILA_INSTRUCTION_SET": instruction_set}
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+
+
+def test_environment_chooses_the_instruction_set() -> None:
+    assert imported_with("baseline").stdout.strip() == "baseline"
+    unknown = imported_with("avx1024")
+    assert unknown.returncode != 0 and "no CPU kernels for the instruction set 'avx1024'" in unknown.stderr
 
 
 _MEMORY = """
