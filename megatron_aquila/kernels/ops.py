@@ -7,6 +7,8 @@ declared so, and autograd's version counters know of it. Sums over sequences and
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from megatron_aquila import _kernels
@@ -143,6 +145,7 @@ def _token_state(logits: torch.Tensor, targets: torch.Tensor, vocab_size: int, i
 
 
 def _gradient(
+    out: torch.Tensor,
     logits: torch.Tensor,
     targets: torch.Tensor,
     state: torch.Tensor,
@@ -151,7 +154,6 @@ def _gradient(
     columns: int,
     first_column: int,
     ignore_index: int,
-    out: torch.Tensor,
 ) -> None:
     _same_device(logits, targets, state, grad, scale)
     dtype, rows = statistics_dtype(logits.dtype), logits.shape[0]
@@ -175,32 +177,14 @@ def _gradient(
     )
 
 
-def _token_gradient(
-    logits: torch.Tensor,
-    targets: torch.Tensor,
-    state: torch.Tensor,
-    grad: torch.Tensor,
-    scale: torch.Tensor | None,
-    columns: int,
-    first_column: int,
-    ignore_index: int,
-) -> torch.Tensor:
+def _token_gradient(logits: torch.Tensor, *arguments: Any) -> torch.Tensor:
     out = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
-    _gradient(logits, targets, state, grad, scale, columns, first_column, ignore_index, out)
+    _gradient(out, logits, *arguments)
     return out
 
 
-def _token_gradient_(
-    logits: torch.Tensor,
-    targets: torch.Tensor,
-    state: torch.Tensor,
-    grad: torch.Tensor,
-    scale: torch.Tensor | None,
-    columns: int,
-    first_column: int,
-    ignore_index: int,
-) -> None:
-    _gradient(logits, targets, state, grad, scale, columns, first_column, ignore_index, logits)
+def _token_gradient_(logits: torch.Tensor, *arguments: Any) -> None:
+    _gradient(logits, logits, *arguments)
     torch.autograd.graph.increment_version(logits)
 
 
