@@ -32,6 +32,7 @@ Mode = Literal["auto", "store", "recompute", "frozen"]
 
 _COLUMN_MULTIPLE = 128  # slices stay aligned for the matrix units
 _SLICES = 16  # of the vocabulary when recomputing: their own work is long, their logits a sixteenth
+_BLOCK = 4096  # columns of bfloat16 or float16 logits that the CPU widens at a time
 _NOWHERE = 1 << 62  # a first column beyond every token: no target lies in the shard
 
 
@@ -73,7 +74,11 @@ def _product_in_float32(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return a @ b
     if a.is_cuda:
         return torch.mm(a, b, out_dtype=torch.float32)
-    return a.float() @ b.float()  # torch's CPU product has no output dtype; float32 holds the operands exactly
+    # torch's CPU product has no output dtype. float32 holds the operands exactly; a block at a time, for memory.
+    total = a.new_zeros(a.shape[0], b.shape[1], dtype=torch.float32)
+    for first in range(0, a.shape[1], _BLOCK):
+        total.addmm_(a[:, first : first + _BLOCK].float(), b[first : first + _BLOCK].float())
+    return total
 
 
 def _slice_of(shard: Shard, first: int, last: int) -> tuple[int, int]:
