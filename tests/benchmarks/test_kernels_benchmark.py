@@ -31,7 +31,6 @@ TINY = Sizes(
 
 
 def test_a_run_writes_what_it_measured_and_is_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("matplotlib")  # of the extra `bench`
     from benchmarks.kernels.__main__ import measure
 
     monkeypatch.setattr(clocks, "_SHORT", 0.0)  # three rounds are enough here
