@@ -22,11 +22,6 @@ const char* row_of(const aquila_logits& logits, int64_t row) {
     return static_cast<const char*>(logits.data) + row * logits.row_stride * size_of(logits.dtype);
 }
 
-int64_t local_column(const aquila_logits& logits, int64_t target) {
-    const int64_t column = target - logits.first_column;
-    return column >= 0 && column < logits.columns ? column : -1;
-}
-
 Stats<double> stats_float64(const void* data, int64_t columns, int64_t target) {
     const double* row = static_cast<const double*>(data);
     Stats<double> stats = no_columns<double>();

@@ -58,13 +58,6 @@ __device__ inline void load_vectors(
     }
 }
 
-// The column of this shard that is the target; −1 where another shard has it, or none.
-__device__ inline int64_t local_target(const aquila_logits& logits, int64_t target) {
-    if (target < logits.first_column) return -1;
-    const int64_t column = target - logits.first_column;
-    return column < logits.columns ? column : -1;
-}
-
 }  // namespace aquila::cuda
 
 #endif

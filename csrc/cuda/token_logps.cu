@@ -91,7 +91,7 @@ __global__ void __launch_bounds__(row_threads, row_blocks_per_sm)
     if (target != targets.ignore_index) {  // the same for the whole block
         const Element* const x = static_cast<const Element*>(logits.data) + row * logits.row_stride;
         const Running running = thread_statistics<Dtype>(x, logits.columns);
-        const int64_t column = threadIdx.x == 0 ? local_target(logits, target) : -1;
+        const int64_t column = threadIdx.x == 0 ? local_column(logits, target) : -1;
         merged = merge_block({running.m, running.s, column >= 0 ? Dtype::widen(x[column]) : -INFINITY});
     }
     if (threadIdx.x == 0) {
@@ -192,7 +192,7 @@ __global__ void __launch_bounds__(row_threads, row_blocks_per_sm) gradient_kerne
     }
     const Element* const x = static_cast<const Element*>(logits.data) + row * logits.row_stride;
     const RowGradient gradient = {state[row], c, c * state[logits.rows + row]};
-    write_gradient<Dtype>(x, out, logits.columns, logits.width, local_target(logits, target), gradient);
+    write_gradient<Dtype>(x, out, logits.columns, logits.width, local_column(logits, target), gradient);
 }
 
 int check(const aquila_logits& logits) {

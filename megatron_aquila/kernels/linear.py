@@ -26,7 +26,7 @@ import torch
 import torch.distributed as dist
 
 from megatron_aquila.kernels import IGNORE_INDEX, ops
-from megatron_aquila.kernels.token_logps import Shard
+from megatron_aquila.kernels.token_logps import Shard, gather
 
 Mode = Literal["auto", "store", "recompute", "frozen"]
 
@@ -209,9 +209,7 @@ class _GatherSequence(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden_NH: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
         ctx.rank, ctx.rows = dist.get_rank(group), hidden_NH.shape[0]
-        everyone = hidden_NH.new_empty(dist.get_world_size(group), *hidden_NH.shape)
-        dist.all_gather(list(everyone), hidden_NH.contiguous(), group=group)
-        return everyone.view(-1, hidden_NH.shape[1])
+        return gather(hidden_NH, group).view(-1, hidden_NH.shape[1])
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:

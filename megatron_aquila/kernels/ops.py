@@ -97,12 +97,16 @@ def _require(tensor: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype, n
         raise ValueError(f"{name} is {tensor.dtype} {tuple(tensor.shape)}, expected {dtype} {shape}")
 
 
+def _empty_stats(logits: torch.Tensor, *_: object) -> torch.Tensor:
+    return logits.new_empty((3, logits.shape[0]), dtype=statistics_dtype(logits.dtype))
+
+
 def _token_stats(
     logits: torch.Tensor, targets: torch.Tensor, columns: int, first_column: int, ignore_index: int
 ) -> torch.Tensor:
     _same_device(logits, targets)
     arguments = _logits(logits, targets, columns, first_column)
-    stats = torch.empty(3, logits.shape[0], dtype=statistics_dtype(logits.dtype), device=logits.device)
+    stats = _empty_stats(logits)
     _kernels.token_stats(*_place(logits), *arguments, *_targets(targets, ignore_index), stats.data_ptr())
     return stats
 
@@ -270,19 +274,13 @@ for _name, _implementation in {
         _library.impl(_name, _implementation, _key)
 
 
-@torch.library.register_fake("aquila::token_stats", lib=_library)
-def _(logits: torch.Tensor, targets: torch.Tensor, columns: int, first_column: int, ignore_index: int) -> torch.Tensor:
-    return logits.new_empty((3, logits.shape[0]), dtype=statistics_dtype(logits.dtype))
+for _name in ("token_stats", "token_state"):
+    torch.library.register_fake(f"aquila::{_name}", _empty_stats, lib=_library)
 
 
 @torch.library.register_fake("aquila::merge_stats", lib=_library)
 def _(parts: torch.Tensor, targets: torch.Tensor, vocab_size: int, ignore_index: int, finish: bool) -> torch.Tensor:
     return parts.new_empty(parts.shape[1:])
-
-
-@torch.library.register_fake("aquila::token_state", lib=_library)
-def _(logits: torch.Tensor, targets: torch.Tensor, vocab_size: int, ignore_index: int) -> torch.Tensor:
-    return logits.new_empty((3, logits.shape[0]), dtype=statistics_dtype(logits.dtype))
 
 
 @torch.library.register_fake("aquila::token_gradient", lib=_library)

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.functional import logsigmoid
 
-from megatron_aquila.kernels import IGNORE_INDEX
+from megatron_aquila.kernels import IGNORE_INDEX, ops
 from megatron_aquila.kernels.preference import PreferenceLoss
 
 
@@ -34,7 +34,7 @@ class _VocabParallelLogps(torch.autograd.Function):
         valid_columns: int,
         group: dist.ProcessGroup | None,
     ) -> torch.Tensor:
-        x_NV = logits_NV[..., :valid_columns].to(_statistics_dtype(logits_NV))
+        x_NV = logits_NV[..., :valid_columns].to(ops.statistics_dtype(logits_NV.dtype))
         local_N = targets_N - first_column
         here_N = (local_N >= 0) & (local_N < valid_columns)
         column_N = torch.where(here_N, local_N, 0)
@@ -72,10 +72,6 @@ class _VocabParallelLogps(torch.autograd.Function):
             softmax_NV.masked_fill_((grad_N == 0).unsqueeze(-1), 0.0)  # an ignored row of infinities stays 0
             grad_NV[..., :valid].copy_(softmax_NV)
         return grad_NV, None, None, None, None
-
-
-def _statistics_dtype(logits: torch.Tensor) -> torch.dtype:
-    return torch.promote_types(logits.dtype, torch.float32)
 
 
 def _merge(

@@ -73,14 +73,16 @@ class Shard:
 
     def merge(self, stats: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """(m, 1/s, log p), `[3, N]`, over all ranks, from this rank's statistics."""
-        parts = stats.unsqueeze(0) if self.ranks == 1 else self.gather(stats)
+        parts = stats.unsqueeze(0) if self.group is None or self.ranks == 1 else gather(stats, self.group)
         state: torch.Tensor = ops.merge_stats(parts, targets, self.vocab_size, IGNORE_INDEX, True)
         return state
 
-    def gather(self, stats: torch.Tensor) -> torch.Tensor:
-        everyone = stats.new_empty(self.ranks, *stats.shape)
-        dist.all_gather(list(everyone), stats, group=self.group)
-        return everyone
+
+def gather(mine: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
+    """Every rank's tensor `[ranks, …]`, in rank order; all have one shape."""
+    everyone = mine.new_empty(dist.get_world_size(group), *mine.shape)
+    dist.all_gather(list(everyone), mine.contiguous(), group=group)
+    return everyone
 
 
 class _TokenLogps(torch.autograd.Function):

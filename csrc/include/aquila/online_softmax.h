@@ -9,6 +9,7 @@
 #include <math.h>
 #include <stdint.h>
 
+#include "aquila/api.h"
 #include "aquila/platform.h"
 
 namespace aquila {
@@ -17,6 +18,13 @@ template <typename T>
 struct Stats {
     T m, s, t;
 };
+
+// The column of this shard that is the target; −1 where another shard has it, or none.
+AQUILA_HD int64_t local_column(const aquila_logits& logits, int64_t target) {
+    if (target < logits.first_column) return -1;
+    const int64_t column = target - logits.first_column;
+    return column < logits.columns ? column : -1;
+}
 
 template <typename T>
 AQUILA_HD Stats<T> no_columns() {
