@@ -103,10 +103,10 @@ void token_gradient(
 void preference(
     int device, uintptr_t queue, uintptr_t logps, int64_t logps_stride, int64_t tokens, uintptr_t target_ids,
     int64_t target_stride, int64_t ignore_index, uintptr_t cu_seqlens, int64_t pair_count, uintptr_t reference,
-    int loss, double beta, double label_smoothing, double margin, double sft_weight, int dtype,
+    int loss, double beta, double label_smoothing, double margin, double sft_weight, bool length_normalised, int dtype,
     uintptr_t coefficients, uintptr_t sequences, uintptr_t pairs, uintptr_t totals, uintptr_t counter) {
     const aquila_targets targets = {pointer<const int64_t>(target_ids), target_stride, ignore_index};
-    const aquila_preference_options options = {loss, beta, label_smoothing, margin, sft_weight};
+    const aquila_preference_options options = {loss, beta, label_smoothing, margin, sft_weight, length_normalised};
     (void)counter;
     run(
         device,

@@ -42,7 +42,8 @@ _library.define(
 )
 _library.define(
     "preference(Tensor logps, Tensor targets, Tensor cu_seqlens, Tensor? reference, int loss, float beta,"
-    " float label_smoothing, float margin, float sft_weight, int ignore_index) -> (Tensor, Tensor, Tensor, Tensor)"
+    " float label_smoothing, float margin, float sft_weight, bool length_normalised, int ignore_index)"
+    " -> (Tensor, Tensor, Tensor, Tensor)"
 )
 
 
@@ -215,6 +216,7 @@ def _preference(
     label_smoothing: float,
     margin: float,
     sft_weight: float,
+    length_normalised: bool,
     ignore_index: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     _same_device(logps, targets, cu_seqlens, reference)
@@ -246,6 +248,7 @@ def _preference(
         label_smoothing,
         margin,
         sft_weight,
+        length_normalised,
         _DTYPES[dtype],
         *(result.data_ptr() for result in results),
         _ticket(device, queue),

@@ -18,6 +18,7 @@ from megatron_aquila.kernels.token_logps import Shard, as_rows, logit_gradient, 
 
 Loss = Literal["sigmoid", "robust", "hinge", "ipo", "simpo", "orpo"]
 REFERENCE_FREE = ("simpo", "orpo")
+BY_LENGTH = ("ipo", "simpo", "orpo")  # divide by length of their own accord
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class PreferenceLoss:
     label_smoothing: float = 0.0  # ε: conservative DPO with "sigmoid", its unbiased form with "robust"; SimPO
     margin: float = 0.0  # SimPO's γ, subtracted from β times the difference
     sft_weight: float = 0.0  # of − log p(chosen) / length, beside any of them
+    length_normalised: bool = False  # log-ratios per token, not per answer; with "sigmoid", TRL's "sigmoid_norm"
 
     def __post_init__(self) -> None:
         if self.loss not in get_args(Loss):
@@ -50,6 +52,8 @@ class PreferenceLoss:
             raise ValueError(f"margin has no meaning in the loss {self.loss!r}")
         if self.sft_weight < 0:
             raise ValueError(f"sft_weight={self.sft_weight} must not be negative")
+        if self.length_normalised and self.loss in BY_LENGTH:
+            raise ValueError(f"the loss {self.loss!r} is normalised by length already: leave length_normalised out")
 
     @property
     def needs_reference(self) -> bool:
@@ -60,10 +64,11 @@ class PreferenceLoss:
             need = "needs" if self.needs_reference else "takes no"
             raise ValueError(f"the loss {self.loss!r} {need} log-probs of a reference model")
 
-    def arguments(self) -> tuple[int, float, float, float, float, int]:
+    def arguments(self) -> tuple[int, float, float, float, float, bool, int]:
         """The constants as the operator takes them."""
         number = ops.PREFERENCE_LOSSES.index(self.loss)
-        return number, self.beta, self.label_smoothing, self.margin, self.sft_weight, IGNORE_INDEX
+        constants = (self.beta, self.label_smoothing, self.margin, self.sft_weight, self.length_normalised)
+        return number, *constants, IGNORE_INDEX
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,8 @@ class PreferenceResult:
     totals: `[8]`, entries `ops.TOTALS`: sums over the pairs; accuracy counts the pairs with a margin above 0.
 
     These three are float64. A reward is β (Σ log π − Σ log π_ref), or, without a reference, β times the mean log-prob.
+    As in TRL it belongs to the whole answer even where the loss is `length_normalised` (or IPO, which always is): the
+    logit shows what the loss saw, and its sign may differ from the margin's.
     """
 
     loss: torch.Tensor

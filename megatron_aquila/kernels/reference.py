@@ -129,6 +129,8 @@ def preference_loss(
         if settings.loss == "ipo":
             loss = ((ratios_S / lengths_S)[0::2] - (ratios_S / lengths_S)[1::2] - 1 / (2 * beta)) ** 2
         else:
+            if settings.length_normalised:
+                ratios_S = ratios_S / lengths_S
             h = beta * (ratios_S[0::2] - ratios_S[1::2])
             if settings.loss == "hinge":
                 loss = (1 - h).relu()

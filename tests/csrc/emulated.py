@@ -53,6 +53,7 @@ class Options(Structure):
         ("label_smoothing", c_double),
         ("margin", c_double),
         ("sft_weight", c_double),
+        ("length_normalised", c_int),
     ]
 
 

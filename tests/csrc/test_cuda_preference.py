@@ -53,7 +53,7 @@ def needs_reference(loss: str) -> bool:
 
 def options_of(loss: str, **changes: float) -> Options:
     beta = {"sigmoid": 0.1, "robust": 0.3, "hinge": 0.05, "ipo": 0.2, "simpo": 2.0, "orpo": 0.25}[loss]
-    values = {"beta": beta, "label_smoothing": 0.0, "margin": 0.0, "sft_weight": 0.0, **changes}
+    values = {"beta": beta, "label_smoothing": 0.0, "margin": 0.0, "sft_weight": 0.0, "length_normalised": 0, **changes}
     return Options(LOSSES.index(loss), *values.values())
 
 
@@ -63,6 +63,8 @@ def formula(
     """Losses [P] from sums of log-probs [P, 2], those of the reference model, and numbers of tokens."""
     beta, epsilon = options.beta, options.label_smoothing
     ratio = policy - reference
+    if options.length_normalised:
+        ratio = ratio / n.clamp(min=1)
     logit = beta * (ratio[:, 0] - ratio[:, 1])  # r̂(x, y_w) − r̂(x, y_l)
     mean = policy / n.clamp(min=1)
     if loss == "sigmoid":
@@ -91,6 +93,9 @@ VARIANTS += [
     ("hinge", {"sft_weight": 1.5}),
     ("simpo", {"margin": 0.6, "label_smoothing": 0.1}),
     ("orpo", {"sft_weight": 0.25}),
+    ("sigmoid", {"length_normalised": 1, "beta": 2.0, "label_smoothing": 0.2, "sft_weight": 0.5}),
+    ("robust", {"length_normalised": 1, "beta": 2.0, "label_smoothing": 0.15}),
+    ("hinge", {"length_normalised": 1, "beta": 2.0}),
 ]
 
 
@@ -123,16 +128,30 @@ def test_losses_and_coefficients(kernels: Kernels, loss: str, changes: dict[str,
     for index, total in enumerate(sums):
         assert float(found.totals[index]) == pytest.approx(float(total), rel=1e-12)
     assert found.counter == 0
-    if loss == "sigmoid":
+    if loss in ("sigmoid", "robust", "hinge") and not options.length_normalised:
         assert relative(found.pairs[:, 1], margins) < 1e-12
 
 
-def test_equal_policies_lose_log_2(kernels: Kernels) -> None:
+@pytest.mark.parametrize("length_normalised", [0, 1])
+def test_equal_policies_lose_log_2(kernels: Kernels, length_normalised: int) -> None:
     problem = Problem([(5, 7), (1, 9)], ignored_share=0)
     problem.reference = problem.run(kernels, options_of("sigmoid"), False).sequences[:, 0].contiguous()
-    found = problem.run(kernels, options_of("sigmoid"), True)
+    found = problem.run(kernels, options_of("sigmoid", length_normalised=length_normalised), True)
     assert found.pairs[:, 0].tolist() == [math.log(2)] * 2
-    assert relative(found.coefficients[GAP : GAP + 5], torch.full((5,), -0.05)) < 1e-6
+    coefficient = -0.05 / (5 if length_normalised else 1)
+    assert relative(found.coefficients[GAP : GAP + 5], torch.full((5,), coefficient)) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("loss", "changes"),
+    [variant for variant in VARIANTS if needs_reference(variant[0])],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_policy_equal_to_reference_has_the_logit_0(kernels: Kernels, loss: str, changes: dict[str, float]) -> None:
+    problem, options = Problem(LENGTHS), options_of(loss, **changes)
+    problem.reference = problem.run(kernels, options, False).sequences[:, 0].contiguous()
+    found = problem.run(kernels, options, True)
+    assert not found.pairs[:, 1:].any() and not found.sequences[:, 1].any() and found.totals[4] == 0
 
 
 def test_strided_inputs(kernels: Kernels) -> None:
@@ -154,8 +173,9 @@ def test_more_pairs_than_threads(kernels: Kernels) -> None:
     assert found.counter == 0
 
 
-def test_no_pairs(kernels: Kernels) -> None:
-    found = Problem([]).run(kernels, options_of("sigmoid"), False)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_no_pairs(kernels: Kernels, loss: str) -> None:
+    found = Problem([]).run(kernels, options_of(loss, sft_weight=0.5), needs_reference(loss))
     assert found.totals.tolist() == [0.0] * 8
     assert found.coefficients.tolist() == [0.0] * (GAP + 3)
     assert found.counter == 0
@@ -188,4 +208,4 @@ def test_refusals(kernels: Kernels) -> None:
     problem = Problem([(1, 1)])
     for loss in (-1, len(LOSSES)):
         with pytest.raises(RuntimeError, match=f"^{emulated.BAD_ARGUMENT}$"):
-            problem.run(kernels, Options(loss, 0.1, 0, 0, 0), True)
+            problem.run(kernels, Options(loss, 0.1, 0, 0, 0, 0), True)

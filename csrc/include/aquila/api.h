@@ -90,9 +90,10 @@ enum aquila_preference_loss {
 struct aquila_preference_options {
     int loss;
     double beta;
-    double label_smoothing;  // sigmoid, robust
+    double label_smoothing;  // sigmoid, robust, simpo
     double margin;           // SimPO's γ: subtracted from the logit
     double sft_weight;       // adds weight · (−Σ log p / length) of the chosen sequence
+    int length_normalised;   // sigmoid, robust, hinge: log-ratios divided by length; the others have their own rule
 };
 
 // The columns of `sequences` [S, 3] and `pairs` [P, 3], and the entries of `totals` [8]: see preference.h.

@@ -10,7 +10,10 @@
 //   orpo      a = L / n;  h = (a_c − a_r) − (log(1 − e^{a_c}) − log(1 − e^{a_r}));  −a_c − β log σ(h)
 //                                                                                ORPO, arXiv 2403.07691 eq. 6, λ = β
 //
-// and, with an SFT term, − w · L_c / n_c beside any of them. IPO is normalised by length, as its authors have said.
+// and, with an SFT term, − w · L_c / n_c beside any of them. IPO is normalised by length, as its authors have said;
+// with length_normalised, so are sigmoid, robust and hinge:
+//
+//             h = β (ρ_c / n_c − ρ_r / n_r)                                    Tülu 3, arXiv 2411.15124; TRL: sigmoid_norm
 
 #ifndef AQUILA_PREFERENCE_H
 #define AQUILA_PREFERENCE_H
@@ -33,7 +36,7 @@ struct PairLoss {
     double loss;
     double logit;                                  // h
     double chosen_coefficient, rejected_coefficient;  // ∂ loss / ∂ L_c, ∂ loss / ∂ L_r
-    double chosen_reward, rejected_reward;         // β ρ, or β L / n where there is no reference
+    double chosen_reward, rejected_reward;         // β ρ, of the whole answer, or β L / n where there is no reference
 };
 
 AQUILA_HD double log_sigmoid(double h) { return (h < 0 ? h : 0.0) - log1p(exp(-fabs(h))); }
@@ -89,7 +92,9 @@ AQUILA_HD PairLoss pair_loss(const Answer& chosen, const Answer& rejected, const
             break;
         }
         default: {
-            pair.logit = beta * (chosen_ratio - rejected_ratio);
+            const double chosen_share = options.length_normalised ? chosen_weight : 1.0;
+            const double rejected_share = options.length_normalised ? rejected_weight : 1.0;
+            pair.logit = beta * (chosen_ratio * chosen_share - rejected_ratio * rejected_share);
             const double wins = log_sigmoid(pair.logit), loses = log_sigmoid(-pair.logit);
             if (options.loss == AQUILA_HINGE) {
                 const double beyond = pair.logit != pair.logit ? pair.logit : 0.0;  // NaN stays NaN
@@ -103,8 +108,8 @@ AQUILA_HD PairLoss pair_loss(const Answer& chosen, const Answer& rejected, const
                 pair.loss = -(1.0 - smoothing) * wins - smoothing * loses;
                 slope = -(1.0 - smoothing) * sigmoid(-pair.logit) + smoothing * sigmoid(pair.logit);
             }
-            pair.chosen_coefficient = slope * beta;
-            pair.rejected_coefficient = -slope * beta;
+            pair.chosen_coefficient = slope * beta * chosen_share;
+            pair.rejected_coefficient = -slope * beta * rejected_share;
         }
     }
     if (options.sft_weight != 0.0) {

@@ -64,9 +64,13 @@ def test_offsets_beyond_two_to_the_31() -> None:
     assert relative(far.cpu(), expected_grad) < TOLERANCE[torch.bfloat16]
 
 
-@pytest.mark.parametrize("loss", ["sigmoid", "robust", "hinge", "ipo", "simpo", "orpo"])
-def test_preference_losses_equal_those_of_the_cpu(loss: Any) -> None:
-    settings = PreferenceLoss(loss, beta=0.2, sft_weight=0.3)
+@pytest.mark.parametrize(
+    ("loss", "length_normalised"),
+    [(loss, False) for loss in ("sigmoid", "robust", "hinge", "ipo", "simpo", "orpo")]
+    + [(loss, True) for loss in ("sigmoid", "robust", "hinge")],
+)
+def test_preference_losses_equal_those_of_the_cpu(loss: Any, length_normalised: bool) -> None:
+    settings = PreferenceLoss(loss, beta=0.2, sft_weight=0.3, length_normalised=length_normalised)
     generator = torch.Generator().manual_seed(0)
     lengths = torch.randint(1, 900, (24,), generator=generator)
     cu_seqlens = torch.cat((torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)))
@@ -86,6 +90,20 @@ def test_preference_losses_equal_those_of_the_cpu(loss: Any) -> None:
     found.loss.backward()
     assert here.grad is not None and there.grad is not None
     assert torch.allclose(there.grad.cpu(), here.grad, rtol=1e-6)
+
+
+def test_a_pack_of_padding_only_moves_nothing() -> None:
+    states, weight, targets, _ = linear_problem(9, 16, 300, 300, torch.bfloat16)
+    states, weight, targets = cuda(states, weight, torch.full_like(targets, IGNORE_INDEX))
+    empty = torch.zeros(0, dtype=torch.int64, device="cuda")
+    for rows in (None, empty):
+        a, b = states.clone().requires_grad_(), weight.clone().requires_grad_()
+        logps = linear_logps(a, b, targets, vocab_size=300, rows=rows)
+        result = preference_loss(logps, targets, empty.new_zeros(1), empty.double(), PreferenceLoss())
+        result.loss.backward()
+        assert not result.totals.any() and not logps.any()
+        assert a.grad is not None and b.grad is not None
+        assert not a.grad.any() and not b.grad.any()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

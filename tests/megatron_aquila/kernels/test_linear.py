@@ -103,15 +103,67 @@ def test_only_the_rows_that_count_are_multiplied() -> None:
         assert torch.isfinite(states.grad).all() and torch.isfinite(weight.grad).all()
 
 
-@pytest.mark.parametrize("mode", ["store", "recompute", "frozen"])
-def test_no_row_counts(mode: Mode) -> None:
-    states, weight, targets, upstream = linear_problem(6, 16, 300, 300, torch.float32)
+# Rows to give where no token counts: none given, as from a loader; an empty list; all, as on a GPU that does not look.
+NO_ROWS = {"none given": None, "empty": [], "all": [*range(6)]}
+
+
+def without_labels(mode: Mode, rows: list[int] | None, dtype: torch.dtype, budget: int, **split: Any) -> list[Any]:
+    """Log-probs, and the gradients of hidden states and weight, of six tokens that do not count."""
+    states, weight, _, upstream = linear_problem(6, 16, 300, 300, dtype)
+    states = states[:3].clone() if split.get("sequence_parallel") else states
     states.requires_grad_()
     weight.requires_grad_(mode != "frozen")
-    logps = linear_logps(states, weight, torch.full_like(targets, IGNORE_INDEX), vocab_size=300, mode=mode)
+    logps = linear_logps(
+        states,
+        weight,
+        torch.full((6,), IGNORE_INDEX),
+        mode=mode,
+        budget_bytes=budget,
+        rows=None if rows is None else torch.tensor(rows, dtype=torch.int64),
+        **split,
+    )
     (logps * upstream).sum().backward()
-    assert not logps.any() and states.grad is not None and not states.grad.any()
-    assert weight.grad is None or not weight.grad.any()
+    assert states.grad is not None and states.grad.shape == states.shape
+    assert (weight.grad is None) == (mode == "frozen")
+    found = [logps.detach(), states.grad] + ([] if weight.grad is None else [weight.grad])
+    assert weight.grad is None or weight.grad.shape == weight.shape
+    return [part.float().abs().nan_to_num(torch.inf).max().item() for part in found]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", NO_ROWS)
+@pytest.mark.parametrize(("mode", "budget"), [*SCHEDULES, ("frozen", 1 << 30), ("frozen", 1)])
+def test_no_row_counts(mode: Mode, budget: int, rows: str, dtype: torch.dtype) -> None:
+    assert not any(without_labels(mode, NO_ROWS[rows], dtype, budget, vocab_size=300))
+
+
+def split_without_labels() -> list[list[Any]]:
+    """Everything in one world: starting its group takes longer than the products."""
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo")
+    try:
+        return [
+            without_labels(
+                mode,
+                rows,
+                torch.float32,
+                budget,
+                vocab_size=590,
+                group=dist.group.WORLD,
+                sequence_parallel=sequence_parallel,
+            )
+            for mode, budget in (*SCHEDULES, ("frozen", 1 << 30))
+            for rows in NO_ROWS.values()
+            for sequence_parallel in (False, True)
+        ]
+    finally:
+        dist.destroy_process_group()
+
+
+def test_no_row_counts_on_any_rank() -> None:
+    for largest in world(2, split_without_labels):
+        assert len(largest) == 36 and not any(value for run in largest for value in run)
 
 
 def test_a_reference_pass_gives_the_same_bits() -> None:

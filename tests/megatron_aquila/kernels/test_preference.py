@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from megatron_aquila.kernels import IGNORE_INDEX, ops, reference
+from megatron_aquila.kernels.linear import linear_logps
 from megatron_aquila.kernels.preference import PreferenceLoss, preference_loss, vocab_parallel_preference_loss
 from megatron_aquila.kernels.token_logps import vocab_parallel_logps
-from tests.megatron_aquila.kernels.problems import problem, relative
+from tests.megatron_aquila.kernels.problems import linear_problem, problem, relative
 from tests.world import world
 
 SETTINGS = [
@@ -24,7 +25,12 @@ SETTINGS = [
     PreferenceLoss("simpo", beta=2.0, margin=0.5),
     PreferenceLoss("simpo", beta=2.0, margin=0.5, label_smoothing=0.1, sft_weight=0.3),
     PreferenceLoss("orpo", beta=0.25),
+    PreferenceLoss("sigmoid", beta=5.0, length_normalised=True),
+    PreferenceLoss("sigmoid", beta=2.0, label_smoothing=0.2, sft_weight=0.7, length_normalised=True),
+    PreferenceLoss("robust", beta=3.0, label_smoothing=0.1, length_normalised=True),
+    PreferenceLoss("hinge", beta=2.0, length_normalised=True),
 ]
+WITH_REFERENCE = [settings for settings in SETTINGS if settings.needs_reference]
 LENGTHS = (5, 9, 1, 200, 33, 2, 0, 4)  # one token, very uneven, empty
 
 
@@ -136,11 +142,12 @@ def test_orpo_of_certain_answers_is_finite() -> None:
         assert x.grad is not None and torch.isfinite(x.grad).all() and torch.isfinite(result.pairs).all()
 
 
+@pytest.mark.parametrize("length_normalised", [False, True])
 @pytest.mark.parametrize("name", ["sigmoid", "robust", "hinge", "ipo"])
-def test_policy_equal_to_reference(name: Any) -> None:
+def test_policy_equal_to_reference(name: Any, length_normalised: bool) -> None:
     """NeMo-Aligner#228, trl#1962: log 2 to the last bit, and a reference that is heeded."""
     logps, targets, cu_seqlens, other = pack((5, 9, 1, 200), torch.float32)
-    settings = PreferenceLoss(name, beta=0.1)
+    settings = PreferenceLoss(name, beta=0.1, length_normalised=length_normalised and name != "ipo")
     sums = preference_loss(logps, targets, cu_seqlens, torch.zeros(4).double(), settings).sequences[:, 0]
     result = preference_loss(logps, targets, cu_seqlens, sums, settings)
     expected = {"sigmoid": math.log(2), "robust": math.log(2), "hinge": 1.0, "ipo": 25.0}[name]
@@ -149,6 +156,93 @@ def test_policy_equal_to_reference(name: Any) -> None:
     assert not torch.allclose(
         preference_loss(logps, targets, cu_seqlens, other, settings).pairs[:, 0], result.pairs[:, 0]
     )
+
+
+@pytest.mark.parametrize("settings", WITH_REFERENCE, ids=str)
+def test_policy_equal_to_reference_has_the_logit_0(settings: PreferenceLoss) -> None:
+    """Wherever in whatever pack the reference saw an answer: here alone, and without gradients."""
+    for seed in range(8):
+        generator = torch.Generator().manual_seed(seed)
+        lengths = torch.randint(0, 40, (2 * (1 + seed),), generator=generator)
+        cu_seqlens = torch.cat((torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)))
+        logits, targets, _ = problem(int(cu_seqlens[-1]) + 3, 130, 100, [torch.bfloat16, torch.float32][seed % 2])
+        with torch.no_grad():
+            alone = [
+                vocab_parallel_preference_loss(
+                    logits[first:last],
+                    targets[first:last],
+                    torch.tensor([0, last - first, last - first]),
+                    torch.zeros(2).double(),
+                    PreferenceLoss(),
+                    vocab_size=100,
+                ).sequences[0, 0]
+                for first, last in zip(cu_seqlens.tolist(), cu_seqlens.tolist()[1:])
+            ]
+        result = vocab_parallel_preference_loss(
+            logits.requires_grad_(), targets, cu_seqlens, torch.stack(alone), settings, vocab_size=100
+        )
+        assert not result.pairs[:, ops.PAIR_COLUMNS.index("logit")].any()
+        assert not result.pairs[:, ops.PAIR_COLUMNS.index("margin")].any() and not result.sequences[:, 1].any()
+        assert result.total("accuracy").item() == 0
+
+
+def test_length_normalised_by_hand() -> None:
+    """TRL 1.16.0's "sigmoid_norm", dpo_trainer.py: β times the difference of the mean log-ratios, over the tokens that
+    are trained on and not over the prompt's. Rewards stay those of whole answers, and may disagree with the loss."""
+    logps = torch.tensor([-7.0, -1.0, -2.0, -1.0, -2.0, -7.0, -2.5], dtype=torch.float64, requires_grad=True)
+    targets = torch.tensor([IGNORE_INDEX, 1, 2, 3, 4, IGNORE_INDEX, 5])
+    cu_seqlens, reference_S = torch.tensor([0, 5, 7]), torch.tensor([-10.0, -4.5], dtype=torch.float64)
+    settings = PreferenceLoss("sigmoid", beta=0.5, length_normalised=True)
+    result = preference_loss(logps, targets, cu_seqlens, reference_S, settings)
+    # ρ_c = −6 + 10 = 4 over 4 tokens, ρ_r = −2.5 + 4.5 = 2 over 1: means 1 and 2.
+    h = 0.5 * (1.0 - 2.0)
+    expected = [math.log1p(math.exp(-h)), h, 0.5 * (4.0 - 2.0)]
+    assert result.pairs[0].tolist() == pytest.approx(expected, rel=1e-14)
+    assert result.sequences.tolist() == [[-6.0, 2.0, 4.0], [-2.5, 1.0, 1.0]]
+    assert result.total("accuracy").item() == 1
+    result.loss.backward()
+    slope = -0.5 / (1 + math.exp(h))
+    assert logps.grad is not None
+    assert logps.grad.tolist() == pytest.approx([0.0, *[slope / 4] * 4, 0.0, -slope], rel=1e-14)
+
+
+@pytest.mark.parametrize("tokens", [0, 7])
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_no_pairs(settings: PreferenceLoss, tokens: int) -> None:
+    """A pack of padding only, whether its tokens are marked as such or merely outside every sequence."""
+    none, reference_S = torch.tensor([0]), torch.zeros(0).double() if settings.needs_reference else None
+    logits, targets, _ = problem(tokens, 130, 100, torch.bfloat16)
+    for hidden in (targets, torch.full_like(targets, IGNORE_INDEX)):
+        x, y, z = (
+            (-torch.rand(tokens)).requires_grad_(),
+            logits.clone().requires_grad_(),
+            logits.clone().requires_grad_(),
+        )
+        for leaf, result in (
+            (x, preference_loss(x, hidden, none, reference_S, settings)),
+            (y, vocab_parallel_preference_loss(y, hidden, none, reference_S, settings, vocab_size=100)),
+            (
+                z,
+                vocab_parallel_preference_loss(
+                    z * 1, hidden, none, reference_S, settings, vocab_size=100, inplace=True
+                ),
+            ),
+        ):
+            assert result.totals.tolist() == [0.0] * 8 and result.loss.item() == 0
+            assert result.sequences.shape == result.pairs.shape == (0, 3)
+            result.loss.backward()
+            assert leaf.grad is not None and leaf.grad.shape == leaf.shape and not leaf.grad.any()
+
+
+def test_a_pack_of_padding_only_has_no_gradient_of_the_weight() -> None:
+    states, weight, targets, _ = linear_problem(9, 16, 300, 300, torch.float32)
+    states.requires_grad_()
+    weight.requires_grad_()
+    targets = torch.full_like(targets, IGNORE_INDEX)
+    logps = linear_logps(states, weight, targets, vocab_size=300)
+    preference_loss(logps, targets, torch.tensor([0]), torch.zeros(0).double(), PreferenceLoss()).loss.backward()
+    for leaf in (states, weight):
+        assert leaf.grad is not None and leaf.grad.shape == leaf.shape and not leaf.grad.any()
 
 
 def test_extreme_margins() -> None:
@@ -231,6 +325,9 @@ def test_settings_that_mean_nothing_are_refused() -> None:
         ({"loss": "ipo", "label_smoothing": 0.1}, "no meaning"),
         ({"margin": 0.5}, "no meaning"),
         ({"sft_weight": -1.0}, "negative"),
+        ({"loss": "ipo", "length_normalised": True}, "'ipo' is normalised by length already"),
+        ({"loss": "simpo", "length_normalised": True}, "'simpo' is normalised by length already"),
+        ({"loss": "orpo", "length_normalised": True}, "'orpo' is normalised by length already"),
     ):
         with pytest.raises(ValueError, match=message):
             PreferenceLoss(**wrong)  # type: ignore[arg-type]

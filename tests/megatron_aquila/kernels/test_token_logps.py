@@ -359,6 +359,28 @@ def test_ranks_agree_with_the_whole(form: str, size: int, columns: int, vocab_si
     assert relative(grad, expected_grad) < 1e-6
 
 
+def split_without_labels(form: str, size: int) -> Any:
+    """One rank's values and gradient where no token counts, of logits that must not be read."""
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo")
+    try:
+        mine = torch.full((5, 16), torch.nan, requires_grad=True)
+        targets = torch.full((5,), IGNORE_INDEX)
+        logps = FORMS[form](mine, targets, vocab_size=16 * size - 3, group=dist.group.WORLD)
+        logps.sum().backward()
+        assert mine.grad is not None
+        return logps.tolist(), mine.grad.tolist()
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_no_label_on_any_rank(form: str) -> None:
+    for logps, grad in world(2, split_without_labels, form=form, size=2):
+        assert logps == [0.0] * 5 and grad == [[0.0] * 16] * 5
+
+
 def whole_logits_on_every_rank() -> str:
     import torch.distributed as dist
 
