@@ -1,8 +1,8 @@
-"""`aquila data <verb>`: index, verify, train-tokenizer. Only typer is imported here, so that `--help` is
+"""`aquila data <verb>`: index, verify, preview, train-tokenizer. Only typer is imported here, so that `--help` is
 instant.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -50,6 +50,14 @@ def index(
     inputs: Inputs,
     tokenizer: Annotated[Path, typer.Option(help="Tokenizer directory or file.")],
     output: Annotated[Path, typer.Option(help="Path prefix: PREFIX.bin and PREFIX.idx are written.", metavar="PREFIX")],
+    kind: Annotated[str, typer.Option(help="What the records are: documents, dialogues or pairs.")] = "documents",
+    template: Annotated[
+        str | None, typer.Option(help="Chat template of dialogues and pairs, such as chatml.", metavar="NAME")
+    ] = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option(help="Longer sequences of dialogues and pairs are cut, or dropped: tokens [2048]."),
+    ] = None,
     text_key: Annotated[
         list[str] | None,
         typer.Option(help="Field that holds the text [text]. Given several times: joined by a line end."),
@@ -73,10 +81,12 @@ def index(
     ] = False,
     progress: Annotated[bool, typer.Option("--progress/--no-progress", help="Bar, on a terminal.")] = True,
 ) -> None:
-    """Encode documents into a Megatron dataset: PREFIX.bin, PREFIX.idx and PREFIX.manifest.json.
+    """Encode documents, dialogues or preference pairs into a Megatron dataset: PREFIX.bin, PREFIX.idx and
+    PREFIX.manifest.json.
 
-    An end-of-document token follows each document. Bad records go to PREFIX.quarantine.jsonl with their
-    reason and place. After an interruption the same command goes on from the parts that were finished.
+    An end-of-document token follows each document. Dialogues and pairs are rendered with a chat template; which of
+    their tokens are trained stands in PREFIX.loss_mask.bin and .idx. Bad records go to PREFIX.quarantine.jsonl with
+    their reason and place. After an interruption the same command goes on from the parts that were finished.
     """
     with _one_sentence():
         import os
@@ -84,13 +94,13 @@ def index(
         from data_tools.files import ReadOptions
         from data_tools.indexing import build_index
         from data_tools.inputs import InputError
-        from data_tools.shards import IndexOptions
+        from data_tools.samples import IndexOptions
 
         try:
             read = ReadOptions(tuple(encoding or ["utf-8"]), max_line_mib << 20)
+            options = IndexOptions(tuple(text_key or ["text"]), id_key, read, kind, template, max_length)
         except ValueError as error:
             raise InputError(str(error)) from error
-        options = IndexOptions(tuple(text_key or ["text"]), id_key, read)
         console = _console()
         with _bar(console, progress and console.is_terminal) as on_progress:
             summary = build_index(
@@ -115,7 +125,7 @@ def verify(
     ] = None,
     eod: Annotated[str | None, typer.Option(help="As given to index.", metavar="TOKEN")] = None,
 ) -> None:
-    """Check a dataset: sizes, offsets, every id, every end of document, checksums, tokenizer."""
+    """Check a dataset: sizes, offsets, every id, every end of document or loss mask, checksums, tokenizer, template."""
     with _one_sentence():
         from data_tools.tokenizers import load_tokenizer
         from data_tools.verification import verify as verify_dataset
@@ -128,7 +138,7 @@ def verify(
         for problem in result.problems:
             typer.echo(f"WRONG    {problem}")
         verdict = f"{len(result.problems)} problems" if result.problems else "sound"
-        typer.echo(f"{prefix}: {result.documents:,} documents, {result.tokens:,} tokens: {verdict}")
+        typer.echo(f"{prefix}: {result.documents:,} {result.kind}, {result.tokens:,} tokens: {verdict}")
         if result.problems:
             raise typer.Exit(DATA_FAULT)
 
@@ -143,6 +153,10 @@ def train_tokenizer(
     character_coverage: Annotated[
         float, typer.Option(help="Share of the characters that get a piece; the rest are spelt in bytes.")
     ] = 0.9995,
+    control_token: Annotated[
+        list[str] | None,
+        typer.Option(help="A control token to add, such as '<|im_start|>'; may be repeated.", metavar="TOKEN"),
+    ] = None,
     max_sentences: Annotated[
         int | None, typer.Option(min=1, help="Train on a random sample of this many lines [all].")
     ] = None,
@@ -160,11 +174,60 @@ def train_tokenizer(
             model_type=model_type,
             text_key=text_key,
             character_coverage=character_coverage,
+            control_tokens=control_token or (),
             max_sentences=max_sentences,
             seed=seed,
         )
         counts = manifest["counts"]
         typer.echo(f"{output}: {manifest['vocab_size']:,} ids from {counts['documents']:,} documents")
+
+
+@app.command()
+def preview(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="Path prefix of a dataset, or a file of records (.jsonl …): dialogues or pairs.", metavar="PREFIX|FILE"
+        ),
+    ],
+    tokenizer: Annotated[Path, typer.Option(help="Tokenizer directory or file.")],
+    template: Annotated[
+        str | None, typer.Option(help="Chat template to render records with, such as chatml.", metavar="NAME")
+    ] = None,
+    sample: Annotated[
+        list[int] | None, typer.Option(min=0, help="Number of the sample, from 0; may be repeated [0].", metavar="N")
+    ] = None,
+    random: Annotated[int, typer.Option(min=0, help="Show this many at random instead.", metavar="K")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the random choice.")] = 0,
+) -> None:
+    """Show samples as the model sees them, with what is trained on in colour.
+
+    Trained text is bold and green, context dim, control tokens reversed. Where there is no colour (a pipe, NO_COLOR)
+    trained text stands in ⟦ ⟧ and control tokens in ‹ ›.
+    """
+    with _one_sentence():
+        from rich.console import Console
+
+        from data_tools.chat import ChatEncoder, get_template
+        from data_tools.inputs import InputError
+        from data_tools.preview import Choice, indexed_samples, record_samples, show
+        from data_tools.tokenizers import load_tokenizer
+
+        if random and sample:
+            raise InputError("--sample names samples and --random draws them: give one of the two")
+        loaded = load_tokenizer(tokenizer)
+        choice = Choice(() if random else tuple(sample or [0]), random, seed)
+        if not source.is_file():
+            samples = indexed_samples(source, loaded, choice)
+        elif template is None:
+            raise InputError(f"{source} holds records: give the --template to render them with, such as chatml")
+        else:
+            try:
+                encoder = ChatEncoder(get_template(template), loaded)
+            except ValueError as error:
+                raise InputError(str(error)) from error
+            samples = record_samples(source, encoder, choice)
+        show(samples, loaded, Console(highlight=False))
 
 
 @contextmanager
@@ -222,8 +285,9 @@ def _print_summary(console: "Console", summary: "IndexSummary") -> None:
     table.add_column(style="bold")
     table.add_column(justify="right")
     rows: list[tuple[str, Any]] = [
-        ("documents", f"{counts['documents']:,}"),
+        (manifest["kind"], f"{counts['documents']:,}"),
         ("tokens", f"{counts['tokens']:,} ({manifest['dtype']})"),
+        *_chat_rows(manifest),
         ("text", f"{counts['text_bytes']:,} bytes, {counts['characters']:,} characters"),
     ]
     if counts["blank"]:
@@ -243,3 +307,24 @@ def _print_summary(console: "Console", summary: "IndexSummary") -> None:
     console.print(table)
     if manifest["quarantined"]:
         console.print(f"bad records, with their places: {quarantine_file(summary.prefix)}")
+    elif counts.get("dropped"):
+        console.print(f"what was dropped, with its places: {quarantine_file(summary.prefix)}")
+
+
+def _chat_rows(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the summary says about dialogues and pairs alone."""
+    counts = manifest["counts"]
+    if "template" not in manifest:
+        return []
+    limit = manifest["options"]["max_length"]
+    rows = [
+        ("trained", f"{counts['trained_tokens']:,} tokens, {counts['trained_tokens'] / counts['tokens']:.1%}"),
+        ("template", f"{manifest['template']['name']}, at most {limit:,} tokens"),
+    ]
+    if counts["truncated"]:
+        ways = [("last exchanges dropped", counts["turns_dropped"]), ("answer cut", counts["answer_cut"])]
+        how = ", ".join(f"{number:,} {way}" for way, number in ways if number)
+        rows.append(("truncated", f"{counts['truncated']:,} ({how})"))
+    if counts["trailing_user"]:
+        rows.append(("unanswered end left out", f"{counts['trailing_user']:,}"))
+    return rows + [(f"dropped: {reason}", f"{number:,}") for reason, number in counts["dropped"].items()]

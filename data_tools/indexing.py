@@ -1,7 +1,8 @@
-"""Documents → PREFIX.bin / PREFIX.idx: plan shards, encode those that are not done yet, join, publish.
+"""Samples → PREFIX.bin / PREFIX.idx: plan shards, encode those that are not done yet, join, publish.
 
-The output equals that of Megatron-LM's preprocess_data.py on the same documents in the same order, whatever
-the number of workers and shards. Killed at any moment, the next run takes up the shards that were finished.
+For documents the output equals that of Megatron-LM's preprocess_data.py on the same documents in the same order.
+It does not depend on the number of workers and shards. Killed at any moment, the next run takes up the shards
+that were finished.
 """
 
 import fcntl
@@ -19,15 +20,22 @@ from typing import Any
 import numpy as np
 import orjson
 
-from data_tools.indexed import bin_path, idx_path, merge, token_dtype
+from data_tools.indexed import merge, token_dtype
 from data_tools.inputs import InputError, resolve_inputs
-from data_tools.manifest import manifest_path, package_versions, read_manifest, write_manifest
+from data_tools.manifest import (
+    dataset_files,
+    loss_mask_prefix,
+    manifest_path,
+    package_versions,
+    read_manifest,
+    write_manifest,
+)
 from data_tools.pool import Job, run_shards
 from data_tools.publish import atomic_path, fsync, remove_leftovers, sha256_file
+from data_tools.samples import CHAT_NOTES, IndexOptions, SampleEncoder, sample_encoder
 from data_tools.shards import (
     COMPRESSIONS,
     FORMAT_VERSION,
-    IndexOptions,
     InputFile,
     Shard,
     ShardCounts,
@@ -37,9 +45,10 @@ from data_tools.shards import (
     plan_shards,
     quarantine_path,
 )
-from data_tools.tokenizers import Tokenizer, TokenizerError, load_tokenizer
+from data_tools.tokenizers import TokenizerError, load_tokenizer
 
-_SUMS = ("documents", "tokens", "characters", "text_bytes", "units", "blank")
+_SUMS = ("documents", "sequences", "tokens", "characters", "text_bytes", "units", "blank")
+_CHAT_SUMS = ("trained_tokens", *CHAT_NOTES)
 _DUPLICATE_BUCKET = 1 << 23  # ids looked at together: 64 MiB
 
 
@@ -81,12 +90,13 @@ def build_index(
     shard_bytes: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> IndexSummary:
-    """Make the dataset `prefix` of the documents in `inputs`.
+    """Make the dataset `prefix` of the samples in `inputs`.
 
     Args:
         inputs: files, directories and patterns; `resolve_inputs` says in which order they are read.
         tokenizer: directory or file; `eod` names its end-of-document token where the default is not meant.
-        max_bad_fraction: of the records; more than that in quarantine, and nothing is published.
+        max_bad_fraction: of the records; more than that in quarantine, and nothing is published. Good samples that
+            are dropped for their length do not count as bad.
         allow_truncated: publish what a damaged file held before the damage.
         on_progress: called with bytes done and bytes in all (on disk, the finished shards of a former run
         included).
@@ -96,9 +106,9 @@ def build_index(
     """
     began = time.monotonic()
     files = [InputFile.at(path) for path in resolve_inputs(inputs)]
-    encoder = _load(tokenizer, eod)
+    encoder = _load(tokenizer, eod, options)
     _check_output(prefix)
-    shards = plan_shards(files, options, f"{encoder.digest} {encoder.eod_id}", shard_bytes)
+    shards = plan_shards(files, options, encoder.digest, shard_bytes)
     plan = sha256(" ".join([str(FORMAT_VERSION), *(shard.key for shard in shards)]).encode()).hexdigest()
     directory = work_directory(prefix)
     with _lock(directory, prefix):
@@ -129,7 +139,7 @@ def build_index(
         manifest["counts"]["duplicate_ids"] = count_duplicates([ids_path(s.output(directory)) for s in shards])
         _publish_quarantine(prefix, shards, results, directory)
         _judge(manifest, prefix, max_bad_fraction, allow_truncated)
-        _publish(prefix, [shard.output(directory) for shard in shards], manifest)
+        _publish(prefix, [shard.output(directory) for shard in shards], manifest, encoder.masked)
         shutil.rmtree(directory)
     return IndexSummary(prefix, manifest, time.monotonic() - began, len(todo), len(shards) - len(todo))
 
@@ -151,9 +161,9 @@ def count_duplicates(paths: Sequence[Path]) -> int:
     return repeated
 
 
-def _load(path: Path, eod: str | None) -> Tokenizer:
+def _load(path: Path, eod: str | None, options: IndexOptions) -> SampleEncoder:
     try:
-        return load_tokenizer(path, eod=eod)
+        return sample_encoder(options, load_tokenizer(path, eod=eod))
     except TokenizerError as error:
         raise InputError(str(error)) from error
 
@@ -180,7 +190,7 @@ def _lock(directory: Path, prefix: Path) -> Iterator[None]:
 
 def _clean(directory: Path, prefix: Path, shards: Sequence[Shard]) -> None:
     """Remove what killed runs left half written, and shards of other inputs, options or tokenizers."""
-    for path in (bin_path(prefix), idx_path(prefix), manifest_path(prefix), quarantine_file(prefix)):
+    for path in (*dataset_files(prefix, masked=True).values(), manifest_path(prefix), quarantine_file(prefix)):
         remove_leftovers(path)
     keys = {shard.key for shard in shards}
     for path in directory.iterdir():
@@ -193,14 +203,15 @@ def _published(prefix: Path, plan: str) -> dict[str, Any] | None:
     manifest = read_manifest(manifest_path(prefix))
     if manifest is None or manifest.get("plan") != plan:
         return None
-    for path in (bin_path(prefix), idx_path(prefix)):
-        if not path.exists() or path.stat().st_size != manifest["files"][path.suffix[1:]]["bytes"]:
+    files = dataset_files(prefix, masked=True)
+    for name, facts in manifest["files"].items():
+        if not files[name].exists() or files[name].stat().st_size != facts["bytes"]:
             return None
     return manifest
 
 
 def _check_balance(files: Sequence[InputFile], shards: Sequence[Shard], results: Sequence[ShardCounts]) -> None:
-    """Every unit read is a document, blank or in quarantine, and the ranges of a file cover all of its bytes.
+    """Every unit read is a sample, blank, in quarantine or dropped, and the ranges of a file cover all of its bytes.
 
     Raises:
         IndexingError: a record got lost or was taken twice, or an input changed.
@@ -226,33 +237,40 @@ def _manifest(
     shards: Sequence[Shard],
     results: Sequence[ShardCounts],
     options: IndexOptions,
-    tokenizer: Tokenizer,
+    encoder: SampleEncoder,
     plan: str,
 ) -> dict[str, Any]:
+    tokenizer = encoder.tokenizer
+    sums = (*_SUMS, *_CHAT_SUMS) if encoder.masked else _SUMS
+    groups = ("quarantined", "dropped") if encoder.masked else ("quarantined",)
     inputs: list[dict[str, Any]] = [
         {
             "path": str(file.path),
             "bytes": file.size,
             "sha256": digest,
-            **dict.fromkeys(_SUMS, 0),
-            "quarantined": {},
+            **dict.fromkeys(sums, 0),
+            **{group: {} for group in groups},
         }
         for file, digest in zip(files, digests)
     ]
     for shard, counts in zip(shards, results):
         entry = inputs[shard.file]
-        for name in _SUMS:
-            entry[name] += getattr(counts, name)
-        entry["quarantined"] = dict(Counter(entry["quarantined"]) + Counter(counts.quarantined))
+        for name in sums:
+            entry[name] += counts.notes.get(name, 0) if name in CHAT_NOTES else getattr(counts, name)
+        for group in groups:
+            entry[group] = dict(Counter(entry[group]) + Counter(getattr(counts, group)))
         if counts.damage:
             entry["damage"] = counts.damage
-    quarantined: Counter[str] = Counter()
+    totals: dict[str, Counter[str]] = {group: Counter() for group in groups}
     for entry in inputs:
-        quarantined.update(entry["quarantined"])
+        for group in groups:
+            totals[group].update(entry[group])
+    reasons = {group: dict(sorted(total.items())) for group, total in totals.items()}
     return {
         "format": "megatron-indexed",
         "version": FORMAT_VERSION,
         "plan": plan,
+        **encoder.facts(),
         "tokenizer": {
             "name": tokenizer.name,
             "kind": tokenizer.kind,
@@ -263,10 +281,11 @@ def _manifest(
         "options": asdict(options),
         "dtype": token_dtype(tokenizer.vocab_size).name,
         "counts": {
-            **{name: sum(entry[name] for entry in inputs) for name in _SUMS},
-            "quarantined": quarantined.total(),
+            **{name: sum(entry[name] for entry in inputs) for name in sums},
+            **({"dropped": reasons["dropped"]} if encoder.masked else {}),
+            "quarantined": totals["quarantined"].total(),
         },
-        "quarantined": dict(sorted(quarantined.items())),
+        "quarantined": reasons["quarantined"],
         "inputs": inputs,
         "shards": len(shards),
         "packages": package_versions(),
@@ -277,23 +296,27 @@ def _judge(manifest: dict[str, Any], prefix: Path, max_bad_fraction: float, allo
     """Decide whether what came out may be published.
 
     Raises:
-        InputError: there is no document at all. IndexingError: damaged inputs, or too many bad records.
+        InputError: there is no sample at all. IndexingError: damaged inputs, or too many bad records.
     """
-    counts = manifest["counts"]
+    counts, kind = manifest["counts"], manifest["kind"]
     damaged = [entry for entry in manifest["inputs"] if "damage" in entry]
     reasons = ", ".join(f"{number:,} {reason}" for reason, number in manifest["quarantined"].items())
     if damaged and not allow_truncated:
         more = f" (and {len(damaged) - 1} more damaged files)" if len(damaged) > 1 else ""
         documents = damaged[0]["documents"]
         raise IndexingError(
-            f"{damaged[0]['path']}: {damaged[0]['damage']}; {documents:,} documents stand before"
+            f"{damaged[0]['path']}: {damaged[0]['damage']}; {documents:,} {kind} stand before"
             f" it{more}: get a whole copy, or give --allow-truncated to index what is there"
         )
+    dropped = counts.get("dropped", {})
     if not counts["documents"]:
         why = f"all {counts['quarantined']:,} records are bad ({reasons})" if reasons else "the inputs are empty"
-        where = f": see {quarantine_file(prefix)}" if reasons else ""
-        raise InputError(f"no documents at all: {why}{where}")
-    records = counts["documents"] + counts["quarantined"]
+        if dropped:
+            lost = ", ".join(f"{number:,} {reason}" for reason, number in dropped.items())
+            why = f"{lost}, {counts['quarantined']:,} bad records: raise --max-length"
+        where = f" (see {quarantine_file(prefix)})" if reasons or dropped else ""
+        raise InputError(f"no {kind} at all: {why}{where}")
+    records = counts["documents"] + sum(dropped.values()) + counts["quarantined"]
     fraction = counts["quarantined"] / records
     if fraction > max_bad_fraction:
         raise IndexingError(
@@ -304,9 +327,9 @@ def _judge(manifest: dict[str, Any], prefix: Path, max_bad_fraction: float, allo
 
 
 def _publish_quarantine(prefix: Path, shards: Sequence[Shard], results: Sequence[ShardCounts], directory: Path) -> None:
-    """Join the shards' quarantines; only now are the lines before a shard known."""
+    """Join the shards' quarantines, with what was dropped; only now are the lines before a shard known."""
     target = quarantine_file(prefix)
-    if not any(counts.quarantined for counts in results):
+    if not any(counts.quarantined or counts.dropped for counts in results):
         target.unlink(missing_ok=True)
         return
     lines_before: Counter[int] = Counter()
@@ -320,19 +343,26 @@ def _publish_quarantine(prefix: Path, shards: Sequence[Shard], results: Sequence
             lines_before[shard.file] += counts.units
 
 
-def _publish(prefix: Path, parts: Sequence[Path], manifest: dict[str, Any]) -> None:
+def _publish(prefix: Path, parts: Sequence[Path], manifest: dict[str, Any], masked: bool) -> None:
     """Join the shards and write the manifest. Without .idx there is no dataset, so that goes first and comes
-    last.
+    last, with the loss masks complete before it.
     """
     manifest_path(prefix).unlink(missing_ok=True)
     staged = work_directory(prefix) / "joined"
     merge(parts, staged)
+    if masked:
+        merge([loss_mask_prefix(part) for part in parts], loss_mask_prefix(staged))
+    ready = dataset_files(staged, masked=masked)
     manifest["files"] = {
-        path.suffix[1:]: {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
-        for path in (bin_path(staged), idx_path(staged))
+        name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for name, path in ready.items()
     }
-    idx_path(prefix).unlink(missing_ok=True)
-    bin_path(staged).replace(bin_path(prefix))
+    targets = dataset_files(prefix, masked=True)
+    targets["idx"].unlink(missing_ok=True)
+    for name in targets.keys() - ready.keys():  # of an earlier dataset of another kind
+        targets[name].unlink(missing_ok=True)
+    for name, path in ready.items():
+        if name != "idx":
+            path.replace(targets[name])
     write_manifest(manifest_path(prefix), manifest)
-    idx_path(staged).replace(idx_path(prefix))
+    ready["idx"].replace(targets["idx"])
     fsync(prefix.parent)

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from data_tools.indexed import bin_path, idx_path
 from data_tools.publish import atomic_path
 
 _PACKAGES = (
@@ -24,6 +25,20 @@ _PACKAGES = (
 
 class ManifestError(ValueError):
     """A manifest that cannot be read."""
+
+
+def loss_mask_prefix(prefix: Path) -> Path:
+    """The twin dataset of `prefix` (dialogues and pairs): uint8, the same sequences, 1 where a token is trained."""
+    return prefix.with_name(f"{prefix.name}.loss_mask")
+
+
+def dataset_files(prefix: Path, *, masked: bool) -> dict[str, Path]:
+    """The files of the dataset `prefix` by their names in a manifest; `masked`: with those of its loss masks."""
+    files = {"bin": bin_path(prefix), "idx": idx_path(prefix)}
+    if masked:
+        twin = loss_mask_prefix(prefix)
+        files |= {"loss_mask.bin": bin_path(twin), "loss_mask.idx": idx_path(twin)}
+    return files
 
 
 def manifest_path(prefix: Path) -> Path:

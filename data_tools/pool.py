@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.publish import sha256_file
-from data_tools.shards import IndexOptions, Shard, ShardCounts, encode_shard
-from data_tools.tokenizers import Tokenizer, load_tokenizer
+from data_tools.samples import IndexOptions, SampleEncoder, sample_encoder
+from data_tools.shards import Shard, ShardCounts, encode_shard
+from data_tools.tokenizers import load_tokenizer
 
 _POLL_SECONDS = 0.2
 
@@ -37,7 +38,7 @@ class Job:
 
 def run_shards(
     job: Job,
-    tokenizer: Tokenizer,
+    encoder: SampleEncoder,
     shards: Sequence[Shard],
     inputs: Sequence[Path],
     workers: int,
@@ -46,8 +47,7 @@ def run_shards(
     """Encode `shards` and hash `inputs`; results in the given order.
 
     Args:
-        tokenizer: used where one worker, or one shard, is all there is: the work is then done in this
-        process.
+        encoder: used where one worker, or one shard, is all there is: the work is then done in this process.
         on_progress: called with the bytes of `shards` that are done.
 
     Raises:
@@ -60,7 +60,7 @@ def run_shards(
     if workers <= 1:  # not worth starting a process for
         counts = []
         for slot, shard in enumerate(shards):
-            counts.append(_encode(job, tokenizer, progress, slot, shard, lambda: on_progress(sum(progress))))
+            counts.append(_encode(job, encoder, progress, slot, shard, lambda: on_progress(sum(progress))))
         return counts, [sha256_file(path) for path in inputs]
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, spawn, _start_worker, (job, progress)) as executor:
@@ -83,7 +83,7 @@ def run_shards(
         return [future.result() for future in encoded], [future.result() for future in hashed]
 
 
-_here: tuple[Job, Tokenizer, Any] | None = None  # of a worker process: set once, when it starts
+_here: tuple[Job, SampleEncoder, Any] | None = None  # of a worker process: set once, when it starts
 
 
 def _start_worker(job: Job, progress: Any) -> None:
@@ -94,7 +94,7 @@ def _start_worker(job: Job, progress: Any) -> None:
     # way.
     os.environ["RAYON_NUM_THREADS"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    _here = job, load_tokenizer(job.tokenizer, eod=job.eod), progress
+    _here = job, sample_encoder(job.options, load_tokenizer(job.tokenizer, eod=job.eod)), progress
 
 
 def _end_with_parent() -> None:
@@ -106,15 +106,15 @@ def _end_with_parent() -> None:
 
 def _encode_here(slot: int, shard: Shard) -> ShardCounts:
     assert _here is not None
-    job, tokenizer, progress = _here
-    return _encode(job, tokenizer, progress, slot, shard, lambda: None)
+    job, encoder, progress = _here
+    return _encode(job, encoder, progress, slot, shard, lambda: None)
 
 
 def _encode(
-    job: Job, tokenizer: Tokenizer, progress: Any, slot: int, shard: Shard, after: Callable[[], None]
+    job: Job, encoder: SampleEncoder, progress: Any, slot: int, shard: Shard, after: Callable[[], None]
 ) -> ShardCounts:
     def report(done: int) -> None:
         progress[slot] = done
         after()
 
-    return encode_shard(shard, job.options, tokenizer, job.directory, report)
+    return encode_shard(shard, job.options, encoder, job.directory, report)

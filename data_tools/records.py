@@ -1,4 +1,6 @@
-"""What a line of data means: documents and questions, read from parsed JSON and checked field by field."""
+"""What a line of data means: documents, dialogues, preference pairs and questions, read from parsed JSON and checked
+field by field.
+"""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -6,6 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 DOCUMENT_FIELDS = ("id", "text", "lang", "source", "meta")
+PAIR_FIELDS = ("prompt", "chosen", "rejected")
+ROLES = ("system", "user", "assistant")
+PAIR_KINDS = ("subjective", "objective")
+
+Message = dict[str, str]  # {"role", "content"}
+Messages = tuple[Message, ...]
 
 
 class RecordError(ValueError):
@@ -34,13 +42,12 @@ def record_text(value: object, text_keys: Sequence[str] = ("text",)) -> str:
         RecordError: `not-an-object`, `no-text` (key missing or null), `text-not-a-string`, `blank-text`,
             `lone-surrogate`.
     """
-    if not isinstance(value, dict):
-        raise RecordError("not-an-object", f"a record must be a JSON object, this is {_kind(value)}")
+    record = _object(value)
     parts = []
     for key in text_keys:
-        part = value.get(key)
+        part = record.get(key)
         if part is None:
-            raise RecordError("no-text", f"the record has no {key!r}; its keys are {_keys(value)}")
+            raise RecordError("no-text", f"the record has no {key!r}; its keys are {_keys(record)}")
         if not isinstance(part, str):
             raise RecordError("text-not-a-string", f"{key!r} must be a string, it is {_kind(part)}")
         parts.append(part)
@@ -64,6 +71,53 @@ def record_id(value: Mapping[str, Any], id_key: str = "id") -> str | None:
     if not isinstance(found, str) or not found:
         raise RecordError("bad-id", f"{id_key!r} must be a non-empty string or a whole number, it is {found!r:.60}")
     return found
+
+
+def dialogue_messages(value: object) -> Messages:
+    """The messages of a parsed dialogue, {"role", "content"} each; other keys of a message are not read.
+
+    That roles alternate is the chat template's to check. User messages after the last answer may be there.
+
+    Raises:
+        RecordError: `not-an-object`, `no-messages` (key missing, null or empty), `bad-messages` (not a list of objects
+            with a role out of system, user and assistant and a string as content), `no-answer` (no assistant
+            message), `lone-surrogate`.
+    """
+    messages = _messages(_object(value), "messages")
+    if not any(message["role"] == "assistant" for message in messages):
+        raise RecordError("no-answer", "'messages' holds no message of the assistant: there is nothing to learn from")
+    return messages
+
+
+def pair_messages(value: object) -> tuple[Messages, Messages, Messages]:
+    """Prompt, chosen and rejected messages of a parsed preference pair; each as in `dialogue_messages`.
+
+    Raises:
+        RecordError: `not-an-object`, `no-messages`, `bad-messages`, `lone-surrogate` as for a dialogue; `bad-roles`
+            (the prompt does not end in a user message, or chosen or rejected do not begin and end in one of the
+            assistant), `equal-answers`, `bad-field` (a kind that is not known).
+    """
+    record = _object(value)
+    prompt, chosen, rejected = (_messages(record, key) for key in PAIR_FIELDS)
+    if prompt[-1]["role"] != "user":
+        raise RecordError("bad-roles", f"'prompt' must end in a message of the user, not of the {prompt[-1]['role']}")
+    for key, answer in (("chosen", chosen), ("rejected", rejected)):
+        for place in (0, -1):
+            if (role := answer[place]["role"]) != "assistant":
+                raise RecordError("bad-roles", f"{key!r} must begin and end in the assistant's words, not the {role}'s")
+    if chosen == rejected:
+        raise RecordError("equal-answers", "'chosen' and 'rejected' are the same: there is nothing to prefer")
+    if (kind := _string(record, "kind")) and kind not in PAIR_KINDS:
+        raise RecordError("bad-field", f"'kind' must be one of {', '.join(PAIR_KINDS)}, it is {kind!r:.60}")
+    return prompt, chosen, rejected
+
+
+def answered(messages: Messages) -> Messages:
+    """`messages` without the user's last ones that nobody answered: they carry no loss."""
+    end = len(messages)
+    while end and messages[end - 1]["role"] == "user":
+        end -= 1
+    return messages[:end]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +169,80 @@ class Document:
     def to_json(self) -> dict[str, Any]:
         """The document as a JSON object, ready for a record writer."""
         return {name: getattr(self, name) for name in DOCUMENT_FIELDS}
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """A conversation. `scores` maps a scorer's name to what it found."""
+
+    id: str
+    messages: Messages
+    lang: str = ""
+    source: str = ""
+    scores: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, value: object, *, source_file: str, offset: int) -> "Dialogue":
+        """Check a parsed JSON value.
+
+        Raises:
+            RecordError: see `dialogue_messages` and `record_id`; `bad-field`.
+        """
+        messages = dialogue_messages(value)
+        assert isinstance(value, dict)
+        scores = value.get("scores") or {}
+        if not isinstance(scores, dict):
+            raise RecordError("bad-field", f"'scores' must be an object, it is {_kind(scores)}")
+        return cls(
+            id=record_id(value) or stable_id(source_file, offset),
+            messages=messages,
+            lang=_string(value, "lang"),
+            source=_string(value, "source"),
+            scores=scores,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The dialogue as a JSON object, ready for a record writer."""
+        return {
+            "id": self.id,
+            "messages": list(self.messages),
+            "lang": self.lang,
+            "source": self.source,
+            "scores": self.scores,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class PreferencePair:
+    """A better and a worse answer to one prompt, in TRL's conversational layout. `kind`: subjective, objective or
+    "".
+    """
+
+    id: str
+    prompt: Messages
+    chosen: Messages
+    rejected: Messages
+    kind: str = ""
+
+    @classmethod
+    def from_json(cls, value: object, *, source_file: str, offset: int) -> "PreferencePair":
+        """Check a parsed JSON value.
+
+        Raises:
+            RecordError: see `pair_messages` and `record_id`.
+        """
+        prompt, chosen, rejected = pair_messages(value)
+        assert isinstance(value, dict)
+        name = record_id(value) or stable_id(source_file, offset)
+        return cls(name, prompt, chosen, rejected, _string(value, "kind"))
+
+    def to_json(self) -> dict[str, Any]:
+        """The pair as a JSON object, ready for a record writer."""
+        return {
+            "id": self.id,
+            **{key: list(getattr(self, key)) for key in PAIR_FIELDS},
+            "kind": self.kind,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +307,33 @@ class Question:
             "source": self.source,
             "split": self.split,
         }
+
+
+def _object(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise RecordError("not-an-object", f"a record must be a JSON object, this is {_kind(value)}")
+    return value
+
+
+def _messages(record: Mapping[str, Any], key: str) -> Messages:
+    found = record.get(key)
+    if found is None or found == []:
+        raise RecordError("no-messages", f"the record has no {key!r}; its keys are {_keys(record)}")
+    if not isinstance(found, list):
+        raise RecordError("bad-messages", f"{key!r} must be an array of messages, it is {_kind(found)}")
+    messages: list[Message] = []
+    for number, message in enumerate(found):
+        if not isinstance(message, dict):
+            raise RecordError("bad-messages", f"{key}[{number}] must be an object, it is {_kind(message)}")
+        role, content = message.get("role"), message.get("content")
+        if role not in ROLES:
+            known = ", ".join(ROLES)
+            raise RecordError("bad-messages", f"{key}[{number}]: 'role' must be one of {known}, it is {role!r:.60}")
+        if not isinstance(content, str):
+            raise RecordError("bad-messages", f"{key}[{number}]: 'content' must be a string, it is {_kind(content)}")
+        _refuse_surrogates(content)
+        messages.append({"role": role, "content": content})
+    return tuple(messages)
 
 
 def _refuse_surrogates(text: str) -> None:

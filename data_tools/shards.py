@@ -8,7 +8,9 @@ done twice.
 import hashlib
 import math
 from array import array
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,17 +19,18 @@ import numpy as np
 import orjson
 import xxhash
 
-from data_tools.files import COMPRESSIONS, FileReader, ReadOptions, file_format
-from data_tools.indexed import IndexedWriter, bin_path, idx_path, token_dtype
+from data_tools.files import COMPRESSIONS, FileReader, file_format
+from data_tools.indexed import IndexedWriter, token_dtype
+from data_tools.manifest import dataset_files, loss_mask_prefix
 from data_tools.publish import atomic_path
 from data_tools.quarantine import Fault, Quarantine
-from data_tools.records import RecordError, record_id, record_text
-from data_tools.tokenizers import Tokenizer
+from data_tools.records import RecordError, record_id
+from data_tools.samples import LONG_DOCUMENT, Content, IndexOptions, SampleEncoder
+from data_tools.truncation import TooLongError
 
 FORMAT_VERSION = 1
-LONG_DOCUMENT = 4 << 20  # characters; longer ones are encoded in pieces
 _BATCH_CHARACTERS = 1 << 20
-_BATCH_DOCUMENTS = 4096
+_BATCH_SAMPLES = 4096
 _MIN_SHARD, _MAX_SHARD, _SHARDS_PER_FILE = 4 << 20, 64 << 20, 64
 
 
@@ -52,15 +55,6 @@ class InputFile:
 
 
 @dataclass(frozen=True)
-class IndexOptions:
-    """What decides the tokens, apart from the inputs and the tokenizer."""
-
-    text_keys: tuple[str, ...] = ("text",)
-    id_key: str = "id"
-    read: ReadOptions = field(default_factory=ReadOptions)
-
-
-@dataclass(frozen=True)
 class Shard:
     """`end` is None for a whole file. `weight`: bytes on disk, for progress."""
 
@@ -78,25 +72,34 @@ class Shard:
 
 @dataclass
 class ShardCounts:
-    """What a shard took in and gave out: units = documents + blank + quarantined."""
+    """What a shard took in and gave out: units = documents + blank + quarantined + dropped.
+
+    documents: samples that were kept, of whatever kind. notes: how many of them by what was done to them. dropped: by
+    reason, good ones that are too long.
+    """
 
     documents: int = 0
+    sequences: int = 0
     tokens: int = 0
+    trained_tokens: int = 0
     characters: int = 0
     text_bytes: int = 0
     units: int = 0
     blank: int = 0
     span: int = 0
     quarantined: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, int] = field(default_factory=dict)
     damage: str | None = None
 
     def balance(self) -> int:
         """Zero, unless a record was lost or counted twice."""
-        return self.units - self.documents - self.blank - sum(self.quarantined.values())
+        refused = sum(self.quarantined.values()) + sum(self.dropped.values())
+        return self.units - self.documents - self.blank - refused
 
 
 def plan_shards(
-    files: Sequence[InputFile], options: IndexOptions, tokenizer_digest: str, shard_bytes: int | None = None
+    files: Sequence[InputFile], options: IndexOptions, encoder_digest: str, shard_bytes: int | None = None
 ) -> list[Shard]:
     """The shards of a run, in document order. They depend on the inputs alone, not on the number of workers.
 
@@ -114,7 +117,7 @@ def plan_shards(
             identity = {
                 "version": FORMAT_VERSION,
                 "input": [str(file.path.absolute()), file.size, file.mtime_ns, start, end],
-                "tokenizer": tokenizer_digest,
+                "encoder": encoder_digest,
                 "options": asdict(options),
             }
             key = hashlib.sha256(orjson.dumps(identity, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
@@ -128,7 +131,7 @@ def marker_path(output: Path) -> Path:
 
 
 def ids_path(output: Path) -> Path:
-    """64-bit hashes (uint64) of the ids the shard's documents brought along, in order."""
+    """64-bit hashes (uint64) of the ids the shard's samples brought along, in order."""
     return output.with_name(f"{output.name}.ids")
 
 
@@ -154,11 +157,13 @@ def finished(shard: Shard, directory: Path) -> ShardCounts | None:
 def encode_shard(
     shard: Shard,
     options: IndexOptions,
-    tokenizer: Tokenizer,
+    encoder: SampleEncoder,
     directory: Path,
     report: Callable[[int], None],
 ) -> ShardCounts:
     """Read, encode, write and commit one shard; the marker goes last.
+
+    Samples that are dropped for their length stand in the shard's quarantine too, but count as `dropped`.
 
     Args:
         report: called now and then with the bytes of the shard that are done.
@@ -167,28 +172,31 @@ def encode_shard(
         StorageError: no space left. OSError: the input cannot be read.
     """
     output = shard.output(directory)
-    columns = (*options.text_keys, options.id_key)
-    reader = FileReader(shard.path, options.read, start=shard.start, end=shard.end, columns=columns)
-    dtype = token_dtype(tokenizer.vocab_size)
+    reader = FileReader(shard.path, options.read, start=shard.start, end=shard.end, columns=encoder.columns)
+    dtype = token_dtype(encoder.tokenizer.vocab_size)
     with (
         atomic_path(quarantine_path(output), sync=False) as bad_path,
         Quarantine(bad_path) as quarantine,
-        IndexedWriter(output, dtype, sync=False) as writer,
+        ExitStack() as stack,
     ):
-        batches = _Batches(tokenizer, writer, quarantine, str(shard.path))
+        writer = stack.enter_context(IndexedWriter(output, dtype, sync=False))
+        masks = None
+        if encoder.masked:
+            masks = stack.enter_context(IndexedWriter(loss_mask_prefix(output), np.uint8, sync=False))
+        batches = _Batches(encoder, writer, masks, quarantine, str(shard.path))
         for item in reader:
             if isinstance(item, Fault):
                 quarantine.add(str(shard.path), item)
                 continue
             try:
-                text = record_text(item.value, options.text_keys)
+                content = encoder.read(item.value)
                 name = record_id(item.value, options.id_key)
             except RecordError as error:
                 fault = Fault(item.line, item.offset, error.reason, error.detail, item.head)
                 quarantine.add(str(shard.path), fault)
                 continue
-            written = batches.add(_Item(text, name, item.line, item.offset, item.head))
-            del item, text  # or a huge document would be held while the next one is read
+            written = batches.add(_Item(content, name, item.line, item.offset, item.head))
+            del item, content  # or a huge document would be held while the next one is read
             if written:
                 report(min(reader.consumed, shard.weight))
         batches.flush()
@@ -202,8 +210,9 @@ def encode_shard(
         reader.span,
         reader.damage,
     )
-    counts.quarantined = dict(sorted(quarantine.reasons.items()))
-    files = (bin_path(output), idx_path(output), ids_path(output), quarantine_path(output))
+    counts.notes, counts.dropped = dict(batches.notes), dict(sorted(batches.dropped.items()))
+    counts.quarantined = dict(sorted((quarantine.reasons - batches.dropped).items()))
+    files = (*dataset_files(output, masked=encoder.masked).values(), ids_path(output), quarantine_path(output))
     marker: dict[str, Any] = {
         "counts": asdict(counts),
         "files": {path.name: _checksum(path) for path in files},
@@ -215,9 +224,9 @@ def encode_shard(
 
 
 class _Item(NamedTuple):
-    """A text with the id it brought along, and its place for the quarantine."""
+    """The content of a record with the id it brought along, and its place for the quarantine."""
 
-    text: str
+    content: Content
     name: str | None
     line: int
     offset: int
@@ -225,28 +234,38 @@ class _Item(NamedTuple):
 
 
 class _Batches:
-    """Gathers texts, encodes them together, and writes them with an end-of-document id after each."""
+    """Gathers samples, encodes them together, and writes them; those that are refused go to quarantine."""
 
-    def __init__(self, tokenizer: Tokenizer, writer: IndexedWriter, quarantine: Quarantine, file: str) -> None:
+    def __init__(
+        self,
+        encoder: SampleEncoder,
+        writer: IndexedWriter,
+        masks: IndexedWriter | None,
+        quarantine: Quarantine,
+        file: str,
+    ) -> None:
         self.counts = ShardCounts()
         self.ids = array("Q")
-        self._tokenizer = tokenizer
+        self.notes: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
+        self._encoder = encoder
         self._writer = writer
+        self._masks = masks
         self._quarantine = quarantine
         self._file = file
-        self._eod = np.array([tokenizer.eod_id], np.int32)
         self._items: list[_Item] = []
         self._characters = 0
 
     def add(self, item: _Item) -> bool:
-        """Take one text; True when something was written."""
-        if len(item.text) > LONG_DOCUMENT:
+        """Take one sample; True when something was written."""
+        characters = sum(map(len, item.content.texts))
+        if characters > LONG_DOCUMENT:
             self.flush()
-            self._write([self._tokenizer.encode_long(item.text)], [item])
+            self._write([item])
             return True
         self._items.append(item)
-        self._characters += len(item.text)
-        if self._characters < _BATCH_CHARACTERS and len(self._items) < _BATCH_DOCUMENTS:
+        self._characters += characters
+        if self._characters < _BATCH_CHARACTERS and len(self._items) < _BATCH_SAMPLES:
             return False
         self.flush()
         return True
@@ -254,35 +273,47 @@ class _Batches:
     def flush(self) -> None:
         """Encode and write what is gathered."""
         if self._items:
-            self._write(self._tokenizer.encode_batch([item.text for item in self._items]), self._items)
+            self._write(self._items)
         self._items, self._characters = [], 0
 
-    def _write(self, encoded: list[np.ndarray], items: list[_Item]) -> None:
-        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
-        if not lengths.all():  # such as a lone zero-width space, which some tokenizers drop
-            for empty in (items[i] for i in np.flatnonzero(lengths == 0)):
-                detail = "the tokenizer makes no token of this text"
-                fault = Fault(empty.line, empty.offset, "no-tokens", detail, empty.head)
-                self._quarantine.add(self._file, fault)
-            kept = np.flatnonzero(lengths)
-            encoded, items, lengths = [encoded[i] for i in kept], [items[i] for i in kept], lengths[kept]
-        if not encoded:
+    def _write(self, items: list[_Item]) -> None:
+        tokens, mask, lengths, refused, notes = self._encoder.encode([item.content.sample for item in items])
+        if refused:
+            items = self._without(items, refused)
+        if not items:
             return
-        parts = [self._eod] * (2 * len(encoded))
-        parts[::2] = encoded
-        tokens = np.concatenate(parts)
-        if int(tokens.max()) >= self._tokenizer.vocab_size:
+        tokenizer = self._encoder.tokenizer
+        if int(tokens.max()) >= tokenizer.vocab_size:
             raise ValueError(
-                f"tokenizer {self._tokenizer.name} gave the id {tokens.max()}, its vocabulary has "
-                f"{self._tokenizer.vocab_size}: its files do not fit each other"
+                f"tokenizer {tokenizer.name} gave the id {tokens.max()}, its vocabulary has "
+                f"{tokenizer.vocab_size}: its files do not fit each other"
             )
-        self._writer.add(tokens, lengths + 1)
+        documents = np.full(len(items), self._encoder.sequences)
+        self._writer.add(tokens, lengths, documents)
+        trained = len(tokens)
+        if self._masks is not None:
+            assert mask is not None
+            self._masks.add(mask, lengths, documents)
+            trained = int(np.count_nonzero(mask))
         self.counts.documents += len(items)
+        self.counts.sequences += len(lengths)
         self.counts.tokens += len(tokens)
-        text = items[0].text if len(items) == 1 else "".join([item.text for item in items])
+        self.counts.trained_tokens += trained
+        self.notes.update(notes)
+        texts = [text for item in items for text in item.content.texts]
+        text = texts[0] if len(texts) == 1 else "".join(texts)
         self.counts.characters += len(text)
         self.counts.text_bytes += _utf8_size(text)
         self.ids.extend(xxhash.xxh3_64_intdigest(i.name.encode()) for i in items if i.name is not None)
+
+    def _without(self, items: list[_Item], refused: list[tuple[int, RecordError]]) -> list[_Item]:
+        for place, error in refused:
+            item = items[place]
+            self._quarantine.add(self._file, Fault(item.line, item.offset, error.reason, error.detail, item.head))
+            if isinstance(error, TooLongError):
+                self.dropped[error.reason] += 1
+        places = {place for place, _ in refused}
+        return [item for place, item in enumerate(items) if place not in places]
 
 
 def _utf8_size(text: str) -> int:

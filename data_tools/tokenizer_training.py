@@ -39,6 +39,7 @@ def train_sentencepiece(
     model_type: str = "bpe",
     text_key: str = "text",
     character_coverage: float = 0.9995,
+    control_tokens: Sequence[str] = (),
     max_sentences: int | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -56,6 +57,7 @@ def train_sentencepiece(
         vocab_size=vocab_size,
         model_type=model_type,
         character_coverage=character_coverage,
+        control_tokens=control_tokens,
         max_sentences=max_sentences,
         seed=seed,
         provenance={"inputs": given, "refused": refused},
@@ -69,6 +71,7 @@ def train_from_texts(
     vocab_size: int,
     model_type: str = "bpe",
     character_coverage: float = 0.9995,
+    control_tokens: Sequence[str] = (),
     max_sentences: int | None = None,
     seed: int = 0,
     provenance: dict[str, Any] | None = None,
@@ -76,7 +79,8 @@ def train_from_texts(
     """Trains on `texts` and publishes `output` as a whole or not at all.
 
     `output` gets tokenizer.model, what transformers' AutoTokenizer needs beside it, and manifest.json,
-    which is also returned. Ids: `<unk>` 0, `<s>` 1, `</s>` 2, `<pad>` 3, then 256 bytes, then pieces.
+    which is also returned. Ids: `<unk>` 0, `<s>` 1, `</s>` 2, `<pad>` 3, then `control_tokens` (such as those
+    of a chat template) in their order, 256 bytes, and pieces.
     `character_coverage` is the share of characters that get a piece of their own; the rest are spelt in
     bytes. `max_sentences` keeps a uniform sample of that many lines, drawn with `seed`. One thread, so that
     the same text gives the same model.
@@ -87,15 +91,17 @@ def train_from_texts(
         raise TokenizerError(f"{output} exists: remove it or choose another output directory.")
     if model_type not in MODEL_TYPES:
         raise TokenizerError(f"model_type is {model_type!r}: give one of {', '.join(MODEL_TYPES)}.")
-    if vocab_size < _SMALLEST_VOCABULARY:
-        raise TokenizerError(f"vocab_size is {vocab_size}: bytes and control tokens alone need {_SMALLEST_VOCABULARY}.")
+    _check_control_tokens(control_tokens)
+    smallest = _SMALLEST_VOCABULARY + len(control_tokens)
+    if vocab_size < smallest:
+        raise TokenizerError(f"vocab_size is {vocab_size}: bytes and control tokens alone need {smallest}.")
     if not 0.98 <= character_coverage <= 1.0:  # sentencepiece takes no other
         raise TokenizerError(f"character_coverage is {character_coverage}: give a share from 0.98 to 1.")
     counts = {"documents": 0, "sentences": 0, "characters": 0}
     sentences: Iterator[str] = _sentences(texts, counts)
     if max_sentences is not None:
         sentences = iter(_reservoir(sentences, max_sentences, random.Random(seed)))
-    model = _train(sentences, counts, vocab_size, model_type, character_coverage)
+    model = _train(sentences, counts, vocab_size, model_type, character_coverage, control_tokens)
 
     output.parent.mkdir(parents=True, exist_ok=True)
     unpublished = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".tmp", dir=output.parent))
@@ -112,6 +118,7 @@ def train_from_texts(
             "settings": {
                 "model_type": model_type,
                 "character_coverage": character_coverage,
+                "control_tokens": list(control_tokens),
                 "max_sentences": max_sentences,
                 "seed": seed,
             },
@@ -128,12 +135,23 @@ def train_from_texts(
     return manifest
 
 
+def _check_control_tokens(tokens: Sequence[str]) -> None:
+    seen = set(CONTROL_PIECES.values())
+    for token in tokens:
+        if not token or token != "".join(token.split()):
+            raise TokenizerError(f"the control token {token!r} is empty or holds white space: give one word.")
+        if token in seen:
+            raise TokenizerError(f"the control token {token!r} is there already: leave it out.")
+        seen.add(token)
+
+
 def _train(
     sentences: Iterator[str],
     counts: dict[str, int],
     vocab_size: int,
     model_type: str,
     character_coverage: float,
+    control_tokens: Sequence[str],
 ) -> bytes:
     control: dict[str, Any] = {}
     for number, (role, piece) in enumerate(CONTROL_PIECES.items()):
@@ -152,6 +170,7 @@ def _train(
             allow_whitespace_only_pieces=True,
             split_digits=True,
             byte_fallback=True,
+            control_symbols=list(control_tokens),
             max_sentence_length=4 * _SENTENCE_CHARACTERS,
             shuffle_input_sentence=False,
             num_threads=1,

@@ -3,14 +3,16 @@ memory.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from data_tools.indexed import Array, IndexedReader, bin_path, idx_path
-from data_tools.manifest import manifest_path, read_manifest
+from data_tools.loss_masks import check_loss_masks
+from data_tools.manifest import dataset_files, loss_mask_prefix, manifest_path, read_manifest
 from data_tools.publish import sha256_file
 
 
@@ -39,6 +41,7 @@ class Verification:
     documents: int = 0
     sequences: int = 0
     tokens: int = 0
+    kind: str = "documents"
     problems: list[str] = field(default_factory=list)
     passed: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
@@ -53,10 +56,10 @@ class Verification:
 
 def verify(prefix: Path, tokenizer: TokenizerFacts | None = None) -> Verification:
     """Check `prefix`.bin and .idx, against `prefix`.manifest.json if there is one and `tokenizer` if it is
-    given.
+    given; dialogues and pairs with their loss masks.
 
     Raises:
-        IndexedDatasetError: the index cannot be read at all.
+        IndexedDatasetError: an index cannot be read at all.
         ManifestError: the manifest is not JSON.
     """
     reader = IndexedReader(prefix)
@@ -64,6 +67,9 @@ def verify(prefix: Path, tokenizer: TokenizerFacts | None = None) -> Verificatio
     result = Verification(reader.documents, len(reader), int(reader.lengths.sum(dtype=np.int64)))
     result.passed.append("header, version, dtype and size of .idx")
     sound = _check_structure(reader, result)
+    kind = manifest.get("kind", "documents") if manifest else None
+    masked = idx_path(loss_mask_prefix(prefix)).exists() if kind is None else kind != "documents"
+    result.kind = kind or ("samples" if masked else "documents")
 
     facts = manifest["tokenizer"] if manifest else {}
     if tokenizer is not None and facts:
@@ -84,26 +90,55 @@ def verify(prefix: Path, tokenizer: TokenizerFacts | None = None) -> Verificatio
     if vocab_size is None:
         result.skipped.append("ids below the vocabulary size, EOD at document ends (no manifest, no tokenizer)")
 
-    digest = _check_tokens(reader, result, vocab_size, eod_id if sound else None)
+    digests = {"bin": _check_tokens(reader, result, vocab_size, eod_id if sound and not masked else None)}
+    trained = None
+    if masked:
+        _check_template(manifest, result)
+        digests["loss_mask.bin"], trained = check_loss_masks(reader, kind, result.check)
     if manifest is None:
         result.skipped.append("checksums and counts (no manifest)")
         return result
-    for path, found in ((bin_path(prefix), digest), (idx_path(prefix), sha256_file(idx_path(prefix)))):
-        wanted = manifest["files"][path.suffix.removeprefix(".")]["sha256"]
+    for name, path in dataset_files(prefix, masked=masked).items():
+        found = digests.get(name) or sha256_file(path)
         result.check(
-            f"SHA-256 of {path.suffix}",
-            None if found == wanted else f"{path} does not have the SHA-256 of the manifest: it is damaged or replaced",
+            f"SHA-256 of .{name}",
+            None
+            if found == manifest["files"][name]["sha256"]
+            else f"{path} does not have the SHA-256 of the manifest: it is damaged or replaced",
         )
     counts = manifest["counts"]
-    same = (counts["documents"], counts["tokens"]) == (result.documents, result.tokens)
+    names = ("documents", "tokens", "trained_tokens")[: 2 if trained is None else 3]
+    said, held = [counts[name] for name in names], [result.documents, result.tokens, trained][: len(names)]
     result.check(
         "counts of the manifest",
         None
-        if same
-        else f"the manifest counts {counts['documents']:,} documents and {counts['tokens']:,} tokens, the "
-        f"files hold {result.documents:,} and {result.tokens:,}",
+        if said == held
+        else f"the manifest counts {_listed(said, result.kind)}, the files hold {_listed(held, result.kind)}",
     )
     return result
+
+
+def _listed(counts: Sequence[int | None], kind: str) -> str:
+    parts = [f"{count:,} {noun}" for count, noun in zip(counts, (kind, "tokens", "trained tokens"))]
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _check_template(manifest: dict[str, Any] | None, result: Verification) -> None:
+    if manifest is None:
+        result.skipped.append("template digest (no manifest)")
+        return
+    from data_tools.chat import TEMPLATES
+
+    name, digest = manifest["template"]["name"], manifest["template"]["digest"]
+    problem = None
+    if name not in TEMPLATES:
+        problem = f"the dataset was rendered with the chat template {name}, which is not known here"
+    elif TEMPLATES[name].digest != digest:
+        problem = (
+            f"the dataset was rendered with another form of the chat template {name} ({digest[:12]}…) than is known "
+            f"here ({TEMPLATES[name].digest[:12]}…): index it again"
+        )
+    result.check("template digest", problem)
 
 
 def _check_structure(reader: IndexedReader, result: Verification) -> bool:

@@ -7,6 +7,7 @@ On disk, under a run's checkpoint folder:
         state.json                   everything that is not a tensor
         manifest.json, .sha256       size and SHA-256 of each file (manifest.py)
     LATEST                     the name of the newest one, for people and scripts; never trusted here
+    BEST                       the name of the one of lowest validation loss, where a run keeps it
     damaged-step-00000200/     found damaged on load, kept for the user
     .tmp-…                     a save or a deletion that did not end; removed by `sweep`
 
@@ -49,6 +50,7 @@ T = TypeVar("T")
 
 _FORMAT = 1
 _STATE = "state.json"
+_LATEST, _BEST = "LATEST", "BEST"
 # A second save of a step moves the first one aside, to `….replaced`, for the moment between two renames.
 _NAME = re.compile(r"step-(\d{8,})(\.replaced)?")
 
@@ -121,6 +123,7 @@ def save(
     state: dict[str, Any],
     keep: int | None,
     communicator: Communicator,
+    best: bool = False,
 ) -> Path:
     """Publish a checkpoint atomically. Every rank calls it.
 
@@ -130,7 +133,8 @@ def save(
             file name.
         state: JSON-able; rank 0's is saved.
         keep: delete all but so many of the newest sound checkpoints, judged by manifest and sizes; None keeps
-            all. The one just written, damaged ones and whatever else lies in `root` are never deleted.
+            all. The one just written, the best one, damaged ones and whatever else lies in `root` are never deleted.
+        best: from now on this is the run's best checkpoint: kept, and opened by those who start from the run.
 
     Returns:
         `root/step-<8 digits>`. One that was there already is replaced; at any moment `find` sees one of them.
@@ -166,7 +170,9 @@ def save(
         write_manifest(temporary, manifest)
         fsync(temporary)
         _move_into_place(temporary, final)
-        _point_latest(final)
+        _point(final, _LATEST)
+        if best:
+            _point(final, _BEST)
         if keep is not None:
             _prune(root, keep, final)
 
@@ -230,17 +236,23 @@ def _move_into_place(temporary: Path, final: Path) -> None:
         _discard(aside)
 
 
-def _point_latest(final: Path) -> None:
-    temporary = final.with_name(f".tmp-LATEST-{uuid.uuid4().hex}")
+def _point(final: Path, pointer: str) -> None:
+    temporary = final.with_name(f".tmp-{pointer}-{uuid.uuid4().hex}")
     write_flushed(temporary, f"{final.name}\n".encode())
-    temporary.replace(final.with_name("LATEST"))
+    temporary.replace(final.with_name(pointer))
     fsync(final.parent)
+
+
+def _best(root: Path) -> Path | None:
+    """The checkpoint that BEST names, whether or not it is still there."""
+    pointer = root / _BEST
+    return root / pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else None
 
 
 def _prune(root: Path, keep: int, written: Path) -> None:
     """Delete the sound checkpoints beyond the newest `keep`. Failing to is no failure of the save."""
     for path in [path for path in _candidates(root) if _is_ours(path)][keep:]:
-        if path != written:
+        if path not in (written, _best(root)):
             try:
                 _discard(path)
             except OSError as error:
@@ -284,19 +296,22 @@ def find(root: Path, *, verify: Verify = "full", communicator: Communicator) -> 
 
 
 def open_checkpoint(path: Path, verify: Verify = "full") -> Checkpoint:
-    """The checkpoint `path`, or the newest sound one of the run or folder `path`. One process; renames nothing.
+    """The checkpoint `path`; of a run or folder the best one, where it keeps one, else the newest sound one.
+
+    One process; renames nothing.
 
     Raises:
         CheckpointError: the checkpoint is damaged, or there is none.
     """
     path = path.resolve()
+    if (path / FOLDER).is_dir():
+        path = path / FOLDER
+    path = _best(path) or path
     if _NAME.fullmatch(path.name) or (path / MANIFEST).exists():
         found = _verified(path, verify, SingleProcess())
         if isinstance(found, str):
             raise CheckpointError(f"checkpoint {path} is damaged: {found}")
         return found
-    if (path / FOLDER).is_dir():
-        path = path / FOLDER
     newest = _newest_sound(path, verify, SingleProcess(), set_damaged_aside=False)
     if newest is None:
         raise CheckpointError(f"there is no checkpoint in {path}: expected a folder step-<8 digits> there")
@@ -307,7 +322,7 @@ def _newest_sound(
     root: Path, verify: Verify, communicator: Communicator, *, set_damaged_aside: bool
 ) -> Checkpoint | None:
     def look() -> tuple[list[str], bool]:
-        had_some = any(root.glob("damaged-step-*")) or (root / "LATEST").exists()
+        had_some = any(root.glob("damaged-step-*")) or (root / _LATEST).exists()
         return [path.name for path in _candidates(root)], had_some
 
     names, had_some = _on_first_rank(communicator, f"looking for checkpoints in {root}", look)

@@ -4,11 +4,14 @@ import os
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from megatron_aquila.errors import AquilaError
+
+if TYPE_CHECKING:
+    from megatron_aquila.config import RunConfig
 
 USER_ERROR = 2  # exit code: the user can mend it
 
@@ -112,7 +115,8 @@ def show(recipe: Recipe, overrides: Overrides = None) -> None:
     from megatron_aquila.config_loader import config_hash, dump_config, load_config
 
     config = load_config(recipe, overrides or [])
-    print(f"# {config.total_steps:,} steps; sha256 {config_hash(config)}")
+    length = f"{config.training.epochs} epochs" if config.total_steps is None else f"{config.total_steps:,} steps"
+    print(f"# {length}; sha256 {config_hash(config)}")
     print(dump_config(config), end="")
 
 
@@ -121,23 +125,40 @@ def train(recipe: Recipe, overrides: Overrides = None) -> None:
     """Train as a recipe says.
 
     Starts the processes it needs on this machine, or joins those of torchrun or srun."""
+    config = _in_world("train", recipe, overrides or [])
+    from megatron_aquila.trainer import train as train_model
+
+    train_model(config)
+
+
+@app.command()
+def reference(recipe: Recipe, overrides: Overrides = None) -> None:
+    """Compute a dpo recipe's reference log-probs.
+
+    Training does so itself where they are not there; this does it apart, on another layout or with longer packs."""
+    config = _in_world("reference", recipe, overrides or [])
+    from megatron_aquila.trainer import prepare
+
+    prepare(config)
+
+
+def _in_world(verb: str, recipe: Path, overrides: list[str]) -> "RunConfig":
+    """The configuration, in a process that is a rank; where it is none, the ranks are started and waited for."""
     from megatron_aquila import launch
     from megatron_aquila.config_loader import load_config
     from megatron_aquila.layout import require_layout
 
-    config = load_config(recipe, overrides or [])
+    config = load_config(recipe, overrides)
     os.environ.update(launch.environment_from_slurm(os.environ))
     if not launch.in_world(os.environ):
         processes = launch.processes_needed(config, 0 if config.device == "cpu" else launch.visible_gpus())
         require_layout(config, processes)  # here, so that it is said once and not by every rank
         if processes > 1:
-            raise typer.Exit(launch.run_processes(processes, ["train", str(recipe), *(overrides or [])]))
+            raise typer.Exit(launch.run_processes(processes, [verb, str(recipe), *overrides]))
     else:
         launch.end_with_launcher(os.environ)
         require_layout(config, int(os.environ["WORLD_SIZE"]))  # before torch and Megatron take their seconds
-    from megatron_aquila.trainer import train as train_model
-
-    train_model(config)
+    return config
 
 
 @app.command()

@@ -23,7 +23,13 @@ from pydantic import (
     model_validator,
 )
 
-from megatron_aquila.layout import batch_problems, schedule_problems, shape_problems
+from megatron_aquila.layout import (
+    batch_problems,
+    length_problems,
+    preference_problems,
+    schedule_problems,
+    shape_problems,
+)
 from megatron_aquila.layout import check_layout as check_layout
 from megatron_aquila.layout import require_layout as require_layout
 from megatron_aquila.schedule import minimum_learning_rate
@@ -115,9 +121,13 @@ class DataConfig(Section):
             description="shares of `train` for training, validation and test; `valid` replaces the second",
         )
     )
-    sequence_length: PositiveInt = Field(description="tokens per sample")
+    sequence_length: PositiveInt = Field(description="tokens per sequence: a row of text, or a pack of samples")
     reset_attention: bool = Field(
-        default=True, description="attention and positions restart at every document end within a sample"
+        default=True, description="cpt: attention and positions restart at every document end within a sample"
+    )
+    packing: bool = Field(
+        default=True,
+        description="sft, dpo: several samples share a sequence; attention stays within each",
     )
     tokenizer: Path = Field(description="tokenizer directory or file; must be the one the data was indexed with")
     cache: Path | None = Field(default=None, description="index cache; null: <output>/cache")
@@ -173,11 +183,16 @@ class ParallelConfig(Section):
 class TrainingConfig(Section):
     """How long, in what batches, in what arithmetic."""
 
-    steps: PositiveInt | None = Field(default=None, description="optimizer steps; give this or tokens")
+    steps: PositiveInt | None = Field(default=None, description="optimizer steps; give this, tokens or epochs")
     tokens: PositiveInt | None = Field(
-        default=None, description="tokens; rounded up to whole steps; give this or steps"
+        default=None, description="cpt: tokens; rounded up to whole steps; give this or steps"
     )
-    global_batch_size: PositiveInt = Field(description="sequences per optimizer step, over all replicas")
+    epochs: PositiveInt | None = Field(
+        default=None, description="sft, dpo: passes over the training samples; give this or steps"
+    )
+    global_batch_size: PositiveInt = Field(
+        description="samples per optimizer step, over all replicas: sequences in cpt, dialogues in sft, pairs in dpo"
+    )
     micro_batch_size: PositiveInt = Field(default=1, description="sequences per forward pass of one replica")
     precision: Literal["fp32", "bf16", "fp16"] = Field(default="bf16", description="arithmetic of the model")
     recompute: Literal["none", "selective", "full"] = Field(
@@ -192,8 +207,8 @@ class TrainingConfig(Section):
 
     @model_validator(mode="after")
     def _one_length(self) -> "TrainingConfig":
-        if (self.steps is None) == (self.tokens is None):
-            raise ValueError("give exactly one of steps and tokens (an override `key=` clears a key)")
+        if [self.steps, self.tokens, self.epochs].count(None) != 2:
+            raise ValueError("give exactly one of steps, tokens and epochs (an override `key=` clears a key)")
         return self
 
 
@@ -252,6 +267,10 @@ class CheckpointConfig(Section):
 
     every: PositiveInt = Field(description="steps between checkpoints")
     keep: PositiveInt = Field(default=3, description="newest checkpoints kept")
+    best: bool = Field(
+        default=False,
+        description="also save and keep the checkpoint of the lowest validation loss; others start from it",
+    )
     resume: Literal["auto", "never", "required"] = Field(
         default="auto",
         description="go on from the newest sound checkpoint: if there is one, never, or fail without",
@@ -262,10 +281,48 @@ class CheckpointConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """Loss on the validation blend."""
+    """Loss on the validation data."""
 
     every: NonNegativeInt = Field(description="steps between evaluations; 0: never")
-    batches: PositiveInt = Field(description="global batches per evaluation")
+    batches: PositiveInt | None = Field(
+        default=None, description="global batches per evaluation; null (sft, dpo): all of the validation data"
+    )
+
+
+class PreferenceConfig(Section):
+    """The loss on pairs of answers, and the reference model it compares with (dpo)."""
+
+    loss: Literal["sigmoid", "robust", "hinge", "ipo", "simpo", "orpo"] = Field(
+        default="sigmoid", description="which loss; simpo and orpo have no reference model"
+    )
+    beta: PositiveFloat = Field(default=0.1, description="strength of the reference; ipo's tau, orpo's lambda")
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] = Field(
+        default=0.0, description="share of pairs taken to be labelled the wrong way round (sigmoid, robust, simpo)"
+    )
+    length_normalised: bool = Field(
+        default=False, description="log-ratios per token instead of per answer (sigmoid, robust, hinge)"
+    )
+    margin: float = Field(default=0.0, description="simpo's gamma")
+    sft_weight: NonNegativeFloat = Field(
+        default=0.0, description="weight of the mean negative log-likelihood of the chosen answer, beside the loss"
+    )
+    reference_weights: Path | None = Field(
+        default=None, description="the reference model, where it is not the model that training starts from"
+    )
+    reference_sequence_length: PositiveInt | None = Field(
+        default=None, description="length of a pack in the reference pass; null: data.sequence_length"
+    )
+    reference_cache: Path | None = Field(
+        default=None, description="folder of the reference log-probs; null: one under data.cache, named by its key"
+    )
+    start_tolerance: PositiveFloat = Field(
+        default=1e-4, description="how far the loss of the first batch may be from that of equal models"
+    )
+
+    @model_validator(mode="after")
+    def _constants_fit(self) -> "PreferenceConfig":
+        _refuse(preference_problems(self))
+        return self
 
 
 class LoggingConfig(Section):
@@ -298,23 +355,27 @@ class RunConfig(Section):
     checkpoint: CheckpointConfig = Field(description="saving and resuming")
     evaluation: EvaluationConfig = Field(description="validation loss")
     logging: LoggingConfig = Field(default_factory=LoggingConfig, description="what is reported")
+    preference: PreferenceConfig = Field(default_factory=PreferenceConfig, description="the loss on pairs (dpo)")
 
     @model_validator(mode="after")
     def _sections_fit(self) -> "RunConfig":
-        problems = schedule_problems(self) + batch_problems(self, self.parallel.data_parallel)
+        problems = schedule_problems(self) + batch_problems(self, self.parallel.data_parallel) + length_problems(self)
         if self.evaluation.every and self.data.valid is None and self.data.split[1] == 0.0:
             problems.append("evaluation.every is set but data.split leaves nothing for validation; set it to 0")
+        if self.checkpoint.best and not self.evaluation.every:
+            problems.append("checkpoint.best needs evaluation.every above 0")
         if self.model.shape != FROM_WEIGHTS:
             problems += shape_problems(self, self.model.resolve())
         _refuse(problems)
         return self
 
     @property
-    def total_steps(self) -> int:
-        """Optimizer steps of the run: given, or enough to see ``training.tokens``."""
-        if self.training.steps is not None:
+    def total_steps(self) -> int | None:
+        """Optimizer steps of the run: given, or enough to see ``training.tokens``; None for epochs, where the data
+        decide.
+        """
+        if self.training.tokens is None:
             return self.training.steps
-        assert self.training.tokens is not None  # one of the two is given
         return math.ceil(self.training.tokens / (self.training.global_batch_size * self.data.sequence_length))
 
     @property

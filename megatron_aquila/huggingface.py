@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from data_tools.chat import ChatEncoder, ChatTemplate, get_template
 from data_tools.tokenizers import Tokenizer, load_tokenizer
 from megatron_aquila.checkpoint import Checkpoint, open_checkpoint
 from megatron_aquila.errors import AquilaError
@@ -114,20 +115,37 @@ def export(run: Path, output: Path) -> Path:
 
     Raises:
         CheckpointError: there is no sound checkpoint.
-        HuggingFaceError: `output` exists and is not empty, or the run's tokenizer is gone.
+        HuggingFaceError: `output` exists and is not empty, the run's tokenizer is gone, or its chat template is
+            not one of this version.
     """
     checkpoint = open_checkpoint(run)
     shape = ModelShape.model_validate(checkpoint.state["shape"])
-    return write_model(output, shape, checkpoint.reader(), "model.", load_tokenizer(_tokenizer_of(checkpoint)))
+    tokenizer = load_tokenizer(_tokenizer_of(checkpoint))
+    template = _chat_template_of(checkpoint)
+    return write_model(output, shape, checkpoint.reader(), "model.", tokenizer, chat_template=template)
 
 
-def write_model(output: Path, shape: ModelShape, reader: TensorReader, prefix: str, tokenizer: Tokenizer) -> Path:
+def write_model(
+    output: Path,
+    shape: ModelShape,
+    reader: TensorReader,
+    prefix: str,
+    tokenizer: Tokenizer,
+    *,
+    chat_template: ChatTemplate | None = None,
+) -> Path:
     """Write global tensors as sharded safetensors in their dtype, with `config.json`, `generation_config.json` and
     the tokenizer. The directory loads in transformers without remote code; it appears whole or not at all.
 
+    A chat template goes into `chat_template.jinja`, where transformers 5 puts it and from where vLLM has it through
+    transformers, and its stop tokens end a generation. A layout that closes with text (aquila-chat) has none: who
+    generates with it gives `stop_strings`.
+
     Raises:
         HuggingFaceError: `output` exists and is not empty.
+        TokenizerError: the tokenizer lacks a control token of the template.
     """
+    stop_ids = ChatEncoder(chat_template, tokenizer).stop_ids if chat_template is not None else []
     if output.exists() and any(output.iterdir()):
         raise HuggingFaceError(f"{output} exists and is not empty: give another --output, or remove it")
     partial = output.with_name(f".tmp-{output.name}-{uuid.uuid4().hex}")
@@ -135,16 +153,36 @@ def write_model(output: Path, shape: ModelShape, reader: TensorReader, prefix: s
     try:
         dtype = _write_tensors(partial, shape, reader, prefix)
         _write_json(partial / "config.json", {**shape_to_hf(shape), "dtype": str(dtype).removeprefix("torch.")})
-        special = {f"{name}_token_id": getattr(shape, f"{name}_id") for name in ("bos", "eos", "pad")}
-        generation = {key: value for key, value in special.items() if value is not None}
-        _write_json(partial / "generation_config.json", {"_from_model_config": True, **generation})
+        _write_json(partial / "generation_config.json", _generation_config(shape, stop_ids))
         tokenizer.save_pretrained(partial)
+        if chat_template is not None:
+            (partial / "chat_template.jinja").write_text(chat_template.jinja(), encoding="utf-8")
         if output.exists():
             output.rmdir()
         partial.rename(output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return output
+
+
+def _generation_config(shape: ModelShape, stop_ids: list[int]) -> dict[str, Any]:
+    special = {f"{name}_token_id": getattr(shape, f"{name}_id") for name in ("bos", "eos", "pad")}
+    generation: dict[str, Any] = {key: value for key, value in special.items() if value is not None}
+    ends = list(dict.fromkeys([*([] if shape.eos_id is None else [shape.eos_id]), *stop_ids]))
+    if set(stop_ids) <= {shape.eos_id}:
+        return {"_from_model_config": True, **generation}
+    return {**generation, "eos_token_id": ends}  # more than config.json says
+
+
+def _chat_template_of(checkpoint: Checkpoint) -> ChatTemplate | None:
+    """The template that the run was trained with; None for a run on plain text."""
+    name = checkpoint.state.get("chat_template")
+    if name is None:
+        return None
+    try:
+        return get_template(name)
+    except ValueError as error:
+        raise HuggingFaceError(f"{checkpoint.path}: {error}") from error
 
 
 def _tokenizer_of(checkpoint: Checkpoint) -> Path:

@@ -10,8 +10,12 @@ from megatron_aquila.errors import ConfigError
 from megatron_aquila.schedule import decay_steps, warmup_steps
 
 if TYPE_CHECKING:
-    from megatron_aquila.config import RunConfig
+    from megatron_aquila.config import PreferenceConfig, RunConfig
     from megatron_aquila.shapes import ModelShape
+
+
+# Their batches are dialogues or pairs, of which a sequence holds as many as fit.
+_STAGES_OF_SAMPLES = ("sft", "dpo")
 
 
 def check_layout(config: RunConfig, world_size: int) -> list[str]:
@@ -44,8 +48,41 @@ def require_layout(config: RunConfig, world_size: int) -> None:
         raise ConfigError("\n".join(problems))
 
 
-def schedule_problems(config: RunConfig) -> list[str]:
-    schedule, total = config.optimizer.schedule, config.total_steps
+def length_problems(config: RunConfig) -> list[str]:
+    """Whether the stage can count its length in what is given."""
+    training = config.training
+    if config.stage == "cpt":
+        problems = []
+        if training.epochs is not None:
+            problems.append("training.epochs is for sft and dpo: cpt draws from a blend; give steps or tokens")
+        if config.evaluation.every and config.evaluation.batches is None:
+            problems.append("evaluation.batches must be given for cpt")
+        return problems
+    if config.stage in _STAGES_OF_SAMPLES and training.tokens is not None:
+        return [f"training.tokens is for cpt: {config.stage} counts samples; give epochs or steps"]
+    return []
+
+
+def preference_problems(preference: PreferenceConfig) -> list[str]:
+    """Constants that mean nothing in the chosen loss."""
+    loss, problems = preference.loss, []
+    if preference.label_smoothing and loss not in ("sigmoid", "robust", "simpo"):
+        problems.append(f"label_smoothing has no meaning in the loss {loss}")
+    if preference.length_normalised and loss not in ("sigmoid", "robust", "hinge"):
+        problems.append(f"length_normalised changes nothing in the loss {loss}, which is per token already")
+    if preference.margin and loss != "simpo":
+        problems.append(f"margin has no meaning in the loss {loss}")
+    if loss in ("simpo", "orpo") and preference.reference_weights is not None:
+        problems.append(f"the loss {loss} has no reference model; remove reference_weights")
+    return problems
+
+
+def schedule_problems(config: RunConfig, total: int | None = None) -> list[str]:
+    """Whether warm-up and decay fit into `total` steps; unknown for epochs until the data are read."""
+    schedule = config.optimizer.schedule
+    total = config.total_steps if total is None else total
+    if total is None:
+        return []
     warmup = warmup_steps(schedule, total)
     decay = decay_steps(schedule, total) if schedule.kind == "wsd" else 0
     if warmup >= total and schedule.kind != "constant":
@@ -56,8 +93,11 @@ def schedule_problems(config: RunConfig) -> list[str]:
 
 
 def batch_problems(config: RunConfig, replicas: int | None) -> list[str]:
-    """Whether the batch divides, when the number of replicas is known."""
-    if replicas is None:
+    """Whether the batch divides, when the number of replicas is known.
+
+    Batches of samples need not: what is missing to whole micro-batches on every replica is filled with padding.
+    """
+    if replicas is None or config.stage in _STAGES_OF_SAMPLES:
         return []
     training, parallel = config.training, config.parallel
     micro_batches, rest = divmod(training.global_batch_size, training.micro_batch_size * replicas)
@@ -92,7 +132,8 @@ def shape_problems(config: RunConfig, shape: ModelShape) -> list[str]:
     problems = [
         f"{what} {size} is not a multiple of {by} {parts}" for what, size, by, parts in divisions if size % parts
     ]
-    if length > shape.max_position_embeddings:
+    # Positions restart at every sample: a pack may be longer, and the stage looks at the samples.
+    if length > shape.max_position_embeddings and config.stage not in _STAGES_OF_SAMPLES:
         problems.append(
             f"data.sequence_length {length} is more than the model's max_position_embeddings "
             f"{shape.max_position_embeddings}"

@@ -1,9 +1,11 @@
 """What a run logs, and where: a JSONL file and TensorBoard always, a line on the terminal.
 
-Names: `train/loss` and `validation/loss` are means per supervised token in nats; `throughput/tokens_per_second`
-counts all tokens of the world; `throughput/mfu` is the share of `peak_tflops` of all devices, in NVIDIA's convention:
-6·(P − embedding) + 12·L·a·s̄ FLOPs a token, s̄ the token-weighted mean length of the documents attended to. Attention
-counts as full, not causal, and recomputation does not count.
+Names: `train/loss` and `validation/loss` are means per supervised token in nats, or per pair in dpo, whose other
+metrics bear TRL's names (`train/rewards/margins`). `throughput/tokens_per_second` counts the real tokens of the world,
+padding left out, `throughput/pairs_per_second` (dialogues, sequences) the samples, `throughput/fill` is the share of
+the computed tokens that are real. `throughput/mfu` is the share of `peak_tflops` of all devices that real tokens used,
+in NVIDIA's convention: 6·(P − embedding) + 12·L·a·s̄ FLOPs a token, s̄ the token-weighted mean length of the documents
+attended to. Attention counts as full, not causal; recomputation does not count, nor does the reference pass of dpo.
 """
 
 from __future__ import annotations
@@ -76,11 +78,13 @@ class ProgressLine:
         head = f"step {step:>{self._width}}/{self._total}"
         if "validation/loss" in values and "train/loss" not in values:
             loss = values["validation/loss"]
-            print(f"{head}  validation loss {loss:.4f}  perplexity {math.exp(min(loss, 700)):.2f}", flush=True)
+            extra = _preference(values, "validation") or [f"perplexity {math.exp(min(loss, 700)):.2f}"]
+            print("  ".join([head, f"validation loss {loss:.4f}", *extra]), flush=True)
             return
         parts = [
             head,
             f"loss {values['train/loss']:.4f}",
+            *_preference(values, "train"),
             f"lr {values['train/lr']:.3g}",
             f"grad norm {values['train/grad_norm']:.3f}",
             f"{values['throughput/tokens_per_second']:,.0f} tokens/s",
@@ -93,26 +97,42 @@ class ProgressLine:
     def close(self) -> None: ...
 
 
-class Throughput:
-    """Tokens and FLOPs since the last report, as rates over wall time."""
+def _preference(values: dict[str, float], part: str) -> list[str]:
+    """Margin and accuracy, where the stage has pairs."""
+    if f"{part}/rewards/margins" not in values:
+        return []
+    margin, accuracy = values[f"{part}/rewards/margins"], values[f"{part}/rewards/accuracies"]
+    return [f"margin {margin:.4f}", f"accuracy {accuracy:.1%}"]
 
-    def __init__(self, peak_tflops: float | None, devices: int) -> None:
+
+class Throughput:
+    """Samples, tokens and FLOPs since the last report, as rates over wall time."""
+
+    def __init__(self, peak_tflops: float | None, devices: int, sample_name: str) -> None:
         self._peak = peak_tflops * 1e12 * devices if peak_tflops else None
-        self._tokens = 0.0
-        self._flops = 0.0
+        self._sample_name = sample_name
+        self._samples = self._tokens = self._computed = self._flops = 0.0
         self._started = time.perf_counter()
 
-    def add(self, tokens: float, flops: float) -> None:
+    def add(self, samples: float, tokens: float, computed: float, flops: float) -> None:
+        """Count a step; `computed` are its tokens with the padding."""
+        self._samples += samples
         self._tokens += tokens
+        self._computed += computed
         self._flops += flops
 
     def report(self) -> dict[str, float]:
         now = time.perf_counter()
         seconds = now - self._started
-        rates = {"throughput/tokens_per_second": self._tokens / seconds}
+        rates = {
+            "throughput/tokens_per_second": self._tokens / seconds,
+            f"throughput/{self._sample_name}_per_second": self._samples / seconds,
+            "throughput/fill": self._tokens / self._computed,
+        }
         if self._peak:
             rates["throughput/mfu"] = self._flops / seconds / self._peak
-        self._tokens, self._flops, self._started = 0.0, 0.0, now
+        self._samples = self._tokens = self._computed = self._flops = 0.0
+        self._started = now
         return rates
 
     def restart(self) -> None:

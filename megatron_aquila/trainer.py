@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,7 +15,7 @@ from megatron_aquila import checkpoint, metrics
 from megatron_aquila.config import RunConfig
 from megatron_aquila.config_loader import config_hash, dump_config
 from megatron_aquila.datasets.batch import MicroBatch
-from megatron_aquila.datasets.sampler import micro_batch_indices
+from megatron_aquila.datasets.sampler import deal
 from megatron_aquila.engine.device import choose_device, memory_bytes
 from megatron_aquila.engine.model import build_model
 from megatron_aquila.engine.optimizer import (
@@ -29,14 +27,14 @@ from megatron_aquila.engine.optimizer import (
 )
 from megatron_aquila.engine.parallel import Layout, parallel_world
 from megatron_aquila.engine.snapshot import Snapshot
-from megatron_aquila.engine.step import apply_update, clear_gradients, run_schedule
-from megatron_aquila.engine.weights import RandomWeights, load_weights
+from megatron_aquila.engine.step import StepReport, apply_update, clear_gradients, run_schedule
+from megatron_aquila.engine.weights import load_weights
 from megatron_aquila.errors import AquilaError, ConfigError
-from megatron_aquila.global_tensors import TensorReader
-from megatron_aquila.huggingface import HuggingFaceReader, is_huggingface
+from megatron_aquila.initial_weights import open_weights, weights_of
+from megatron_aquila.layout import schedule_problems
 from megatron_aquila.schedule import learning_rate
-from megatron_aquila.shapes import ModelShape
 from megatron_aquila.stages import Dataset, load_stage
+from megatron_aquila.start import Preparation
 
 
 class TrainingError(AquilaError):
@@ -54,6 +52,17 @@ def train(run: RunConfig) -> None:
         Trainer(run, device, layout).run()
 
 
+def prepare(run: RunConfig) -> None:
+    """Do what the stage does before training, and no more. Every process of the world calls it."""
+    device = choose_device(run.device)
+    with parallel_world(run, device) as layout:
+        torch.use_deterministic_algorithms(run.training.deterministic)
+        stage = load_stage(run.stage)(run)
+        stage.datasets()
+        chunks, _ = build_model(run, stage.shape, device)
+        stage.prepare(Preparation(run, stage.shape, chunks, layout, device))
+
+
 class Trainer:
     def __init__(self, run: RunConfig, device: torch.device, layout: Layout) -> None:
         self.settings, self.device, self.layout = run, device, layout
@@ -62,139 +71,146 @@ class Trainer:
         self.stage = load_stage(run.stage)(run)
         self.shape = self.stage.shape
         self.train_data, self.valid_data = self.stage.datasets()
+        self.total_steps = self.train_data.steps
+        problems = schedule_problems(run, self.total_steps)
+        if problems:
+            raise ConfigError("\n".join(problems))
 
         chunks, config = build_model(run, self.shape, device)
         self.checkpoints = run.output / checkpoint.FOLDER
         resumed = self._find_checkpoint()
+        self.stage.prepare(Preparation(run, self.shape, chunks, layout, device))
         # Before the optimizer is built: its float32 values start as a copy of the weights, vocabulary padding included.
-        reader, prefix = self._initial_weights() if resumed is None else self._weights_of(resumed)
-        load_weights(chunks, self.shape, layout, reader, prefix)
+        if resumed is None:
+            weights = open_weights(run, run.model.weights, self.shape, layout)
+        else:
+            weights = weights_of(resumed, self.shape)
+        load_weights(chunks, self.shape, layout, weights.reader, weights.prefix)
         self.chunks = wrap_data_parallel(run, config, chunks)
         self.optimizer = build_optimizer(run, config, self.chunks)
         self.snapshot = Snapshot(
             self.chunks, self.shape, layout, OptimizerState(self.optimizer, self.chunks, self.shape, layout)
         )
-        self.step = 0
+        self.step = 0  # the position in the data, too: a step's samples follow from its number
         self.updates = 0  # applied optimizer steps: fewer than `step` where fp16 overflowed
-        self.samples = 0
-        self.tokens = 0.0  # supervised
+        self.samples = 0.0
+        self.tokens = 0.0  # supervised, or pairs
+        self.best = math.inf  # lowest validation loss so far
         if resumed is not None:
             self._resume(resumed)
 
         self._prepare_output()
-        self.throughput = metrics.Throughput(metrics.peak_tflops(run.logging.peak_tflops, device), layout.world_size)
+        self.throughput = metrics.Throughput(
+            metrics.peak_tflops(run.logging.peak_tflops, device), layout.world_size, self.stage.sample_name
+        )
         self.sinks: list[metrics.Sink] = self._open_sinks() if layout.is_main else []
 
     # -- the loop ---------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        run, total = self.settings, self.settings.total_steps
-        self._announce(total)
+        run, total = self.settings, self.total_steps
+        self._announce()
+        if self.step == 0 and self.stage.checks_start:
+            self._check_start()
+        self.throughput.restart()
         while self.step < total:
             values = self._train_step()
             if self.step % run.logging.every == 0 or self.step == total:
                 self._report({**values, **self.throughput.report(), **self._memory()})
+            better = False
             if run.evaluation.every and (self.step % run.evaluation.every == 0 or self.step == total):
-                self._report(self._evaluate())
+                evaluated = self._evaluate()
+                better = run.checkpoint.best and evaluated["validation/loss"] < self.best
+                self.best = min(self.best, evaluated["validation/loss"])
+                self._report(evaluated)
                 self.throughput.restart()
-            if self.step % run.checkpoint.every == 0 or self.step == total:
-                self._save()
+            if better or self.step % run.checkpoint.every == 0 or self.step == total:
+                self._save(best=better)
                 self.throughput.restart()
         for sink in self.sinks:
             sink.close()
 
     def _train_step(self) -> dict[str, float]:
         run = self.settings
-        lr = learning_rate(self.step + 1, run.total_steps, run.optimizer)
+        lr = learning_rate(self.step + 1, self.total_steps, run.optimizer)
         set_learning_rate(self.optimizer, lr)
         clear_gradients(self.chunks, self.optimizer)
-        batches = self._micro_batches(self.train_data, self.samples)
-        means = self._run_schedule(batches, forward_only=False)
-        if not math.isfinite(means["loss"]):
-            raise TrainingError(
-                f"step {self.step + 1}: the loss is {means['loss']} on samples {self.samples} to "
-                f"{self.samples + run.training.global_batch_size - 1}; the weights were not updated with it"
-            )
+        batches = self._micro_batches(self.train_data, self.step)
+        report = self._run_schedule(batches, forward_only=False)
+        loss = report.means["loss"]
+        if not math.isfinite(loss):
+            raise TrainingError(f"step {self.step + 1}: the loss is {loss}; the weights were not updated with it")
         update = apply_update(self.optimizer)
         if update.applied and not math.isfinite(update.grad_norm):
             raise TrainingError(f"step {self.step + 1}: the gradient norm is {update.grad_norm}")
 
         self.step += 1
         self.updates += update.applied
-        self.samples += run.training.global_batch_size
-        count = means.pop("count")
-        self.tokens += count
-        total_tokens = run.training.global_batch_size * run.data.sequence_length
-        self.throughput.add(total_tokens, total_tokens * self.shape.flops_per_token(_mean_attended(batches)))
+        self.samples += report.samples
+        self.tokens += report.count
+        computed = len(batches) * batches[0].tokens.numel() * self.layout.data_size
+        flops = report.tokens * self.shape.flops_per_token(report.attended / report.tokens)
+        self.throughput.add(report.samples, report.tokens, computed, flops)
         return {
-            **{f"train/{name}": value for name, value in means.items()},
+            **{f"train/{name}": value for name, value in report.means.items()},
             "train/lr": lr,
             "train/grad_norm": update.grad_norm,
             "train/supervised_tokens": self.tokens,
-            "train/samples": float(self.samples),
+            f"train/{self.stage.sample_name}": self.samples,
         }
 
-    @torch.no_grad()
     def _evaluate(self) -> dict[str, float]:
-        """Mean loss over the first `evaluation.batches` global batches of the validation data: always the same."""
-        if self.valid_data is None:
-            return {}
+        """Means over the first `evaluation.batches` global batches of the validation data, or over all: always the
+        same samples.
+        """
+        data, wanted = self.valid_data, self.settings.evaluation.batches
+        assert data is not None  # a stage gives it where evaluation is asked for
+        count, sums = 0.0, dict.fromkeys(("loss", *self.stage.metric_names), 0.0)
+        for number in range(data.steps if wanted is None else min(wanted, data.steps)):
+            report = self._forward(data, number)
+            count += report.count
+            for name, value in report.means.items():
+                sums[name] += value * report.count
+        return {f"validation/{name}": total / count for name, total in sums.items()}
+
+    @torch.no_grad()
+    def _forward(self, data: Dataset, number: int) -> StepReport:
+        """A global batch without gradients and without dropout."""
         gather_parameters(self.chunks)
         for chunk in self.chunks:
             chunk.eval()
-        batches = [
-            batch
-            for index in range(self.settings.evaluation.batches)
-            for batch in self._micro_batches(self.valid_data, index * self.settings.training.global_batch_size)
-        ]
-        means = self._run_schedule(batches, forward_only=True)
+        report = self._run_schedule(self._micro_batches(data, number), forward_only=True)
         for chunk in self.chunks:
             chunk.train()
-        means.pop("count")
-        return {f"validation/{name}": value for name, value in means.items()}
+        return report
 
-    def _run_schedule(self, batches: list[MicroBatch], *, forward_only: bool) -> dict[str, float]:
-        run = self.settings
+    def _check_start(self) -> None:
+        wrong = self.stage.check_start(self._forward(self.train_data, 0).means)
+        if wrong:
+            raise TrainingError(f"training was not begun: {wrong}")
+
+    def _run_schedule(self, batches: list[MicroBatch], *, forward_only: bool) -> StepReport:
         return run_schedule(
             self.chunks,
             batches,
             self.stage.loss,
             metric_names=self.stage.metric_names,
-            tokens_per_micro_batch=run.training.micro_batch_size * run.data.sequence_length,
             device=self.device,
             forward_only=forward_only,
         )
 
-    def _micro_batches(self, dataset: Dataset, first: int) -> list[MicroBatch]:
-        """This rank's micro-batches of the global batch that begins at sample `first`."""
-        training = self.settings.training
-        indices = micro_batch_indices(
-            first,
-            global_batch_size=training.global_batch_size,
-            micro_batch_size=training.micro_batch_size,
+    def _micro_batches(self, data: Dataset, step: int) -> list[MicroBatch]:
+        """This rank's micro-batches of the global batch of step `step`."""
+        rows = deal(
+            data.step(step),
+            micro_batch_size=self.settings.training.micro_batch_size,
             data_rank=self.layout.data_rank,
             data_size=self.layout.data_size,
+            multiple=self.layout.micro_batch_multiple,
         )
-        return [self.stage.collate([dataset[index] for index in micro_batch]) for micro_batch in indices]
+        return [self.stage.collate([data[row] for row in micro_batch]) for micro_batch in rows]
 
     # -- weights and checkpoints ------------------------------------------------------------------------------
-
-    def _initial_weights(self) -> tuple[TensorReader, str]:
-        run = self.settings
-        path = run.model.weights
-        if path is None:
-            return RandomWeights(self.shape, run.seed, run.model.init_std), ""
-        if is_huggingface(path):
-            reader = HuggingFaceReader(path)
-            _require_same_shape(path, reader.shape, self.shape)
-            return reader, ""
-        chosen = checkpoint.open_checkpoint(path, run.checkpoint.verify).path if self.layout.is_main else None
-        source = checkpoint.open_checkpoint(self.layout.broadcast(chosen), "sizes")  # rank 0 has verified it
-        return self._weights_of(source)
-
-    def _weights_of(self, source: checkpoint.Checkpoint) -> tuple[TensorReader, str]:
-        _require_same_shape(source.path, ModelShape.model_validate(source.state["shape"]), self.shape)
-        return source.reader(), "model."
 
     def _find_checkpoint(self) -> checkpoint.Checkpoint | None:
         """The checkpoint to go on from, as `checkpoint.resume` says."""
@@ -222,9 +238,10 @@ class Trainer:
             )
         self.step, self.updates = state["step"], state["updates"]
         self.samples, self.tokens = state["samples"], state["tokens"]
+        self.best = math.inf if state["best"] is None else state["best"]
         self.snapshot.load(source.reader(), state)
 
-    def _save(self) -> None:
+    def _save(self, *, best: bool) -> None:
         gather_parameters(self.chunks)
         run = self.settings
         state = {
@@ -232,7 +249,9 @@ class Trainer:
             "updates": self.updates,
             "samples": self.samples,
             "tokens": self.tokens,
+            "best": None if math.isinf(self.best) else self.best,
             "data": self.stage.digest(),
+            "chat_template": self.stage.chat_template,
             "shape": self.shape.model_dump(),
             "tokenizer": self.stage.tokenizer.digest,
             "config": dump_config(run),
@@ -246,6 +265,7 @@ class Trainer:
             state=state,
             keep=run.checkpoint.keep,
             communicator=self.layout,
+            best=best,
         )
 
     # -- output -----------------------------------------------------------------------------------------------
@@ -264,20 +284,24 @@ class Trainer:
         run = self.settings
         sinks: list[metrics.Sink] = [
             metrics.JsonLines(run.output / metrics.FILE, self.step),
-            metrics.ProgressLine(run.total_steps),
+            metrics.ProgressLine(self.total_steps),
         ]
         if run.logging.tensorboard:
             sinks.append(metrics.TensorBoard(run.output / "tensorboard", self.step))
         return sinks
 
-    def _announce(self, total: int) -> None:
-        if self.layout.is_main:
-            start = f"resumed at step {self.step}" if self.step else "from step 0"
-            print(
-                f"{self.settings.name}: {self.settings.stage} of {self.shape.parameters():,} parameters for {total} "
-                f"steps on {self.layout.describe()} ({self.device.type}), {start}",
-                flush=True,
-            )
+    def _announce(self) -> None:
+        if not self.layout.is_main:
+            return
+        start = f"resumed at step {self.step}" if self.step else "from step 0"
+        print(
+            f"{self.settings.name}: {self.settings.stage} of {self.shape.parameters():,} parameters for "
+            f"{self.total_steps} steps on {self.layout.describe()} ({self.device.type}), {start}",
+            flush=True,
+        )
+        about = self.stage.describe()
+        if about:
+            print(about, flush=True)
 
     def _report(self, values: dict[str, float]) -> None:
         if values:
@@ -286,19 +310,3 @@ class Trainer:
 
     def _memory(self) -> dict[str, float]:
         return {"memory/peak_gib": memory_bytes(self.device) / 2**30}
-
-
-def _mean_attended(batches: list[MicroBatch]) -> float:
-    """Token-weighted mean length of the documents: Σ len² / Σ len, of this rank's micro-batches."""
-    lengths = [b - a for batch in batches for a, b in pairwise(batch.cu_seqlens)]
-    return sum(length * length for length in lengths) / sum(lengths)
-
-
-def _require_same_shape(where: Path, found: ModelShape, wanted: ModelShape) -> None:
-    """Raise ConfigError naming each size that differs; token ids and the longest sequence may."""
-    free = {"bos_id", "eos_id", "pad_id", "max_position_embeddings"}
-    theirs: dict[str, Any] = found.model_dump(exclude=free)
-    ours: dict[str, Any] = wanted.model_dump(exclude=free)
-    differing = [f"{name} {theirs[name]} (not {ours[name]})" for name in ours if theirs[name] != ours[name]]
-    if differing:
-        raise ConfigError(f"{where} holds another model than model.shape says: {', '.join(differing)}")

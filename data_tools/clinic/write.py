@@ -7,8 +7,10 @@ from typing import Any
 
 import orjson
 
+from data_tools.clinic.dialogues import dialogues, exact_match_questions
 from data_tools.clinic.documents import documents
 from data_tools.clinic.general import general_documents
+from data_tools.clinic.pairs import preference_pairs
 from data_tools.clinic.questions import questions
 from data_tools.clinic.wording import DEFAULT_WORDINGS
 from data_tools.clinic.world import make_world
@@ -24,8 +26,16 @@ def write_clinic(
     stage2_documents: int = 2400,
     general_count: int = 1000,
     question_limit: int | None = None,
+    dialogue_count: int = 2500,
+    exact_match_limit: int | None = None,
+    train_pairs: int = 1200,
+    valid_pairs: int = 240,
 ) -> dict[str, int]:
-    """Write medical_stage1.jsonl, medical_stage2.jsonl, general.jsonl and questions.jsonl into `directory`.
+    """Write the clinic's records into `directory`.
+
+    medical_stage1.jsonl, medical_stage2.jsonl and general.jsonl hold documents, questions.jsonl cloze questions;
+    dialogues.jsonl, pairs_train.jsonl and pairs_valid.jsonl are for fine-tuning and DPO, exact_match.jsonl holds
+    questions to the assistant that they leave out.
 
     The same arguments write the same bytes. Each file appears whole or not at all; memory does not grow with the
     counts. Returns the number of records by file name.
@@ -37,6 +47,10 @@ def write_clinic(
         "medical_stage2.jsonl": documents(world, stage=2, count=stage2_documents, wordings=wordings),
         "general.jsonl": general_documents(count=general_count, seed=seed),
         "questions.jsonl": questions(world, limit=question_limit),
+        "dialogues.jsonl": dialogues(world, count=dialogue_count),
+        "exact_match.jsonl": exact_match_questions(world, limit=exact_match_limit),
+        "pairs_train.jsonl": preference_pairs(world, split="train", count=train_pairs),
+        "pairs_valid.jsonl": preference_pairs(world, split="valid", count=valid_pairs),
     }
     directory.mkdir(parents=True, exist_ok=True)
     return {name: _write_jsonl(directory / name, records) for name, records in files.items()}

@@ -7,6 +7,7 @@ specification, so that one fast path and one reference serve them.
 import functools
 import itertools
 import logging
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ import numpy as np
 import orjson
 import tokenizers
 
+from data_tools.tokenizers.byte_symbols import byte_symbols
 from data_tools.tokenizers.long_text import BpeCutter
+from data_tools.tokenizers.offsets import spans_by_length
 from data_tools.tokenizers.protocol import TokenizerError, digest_of, refuse_lone_surrogates
 from data_tools.tokenizers.special_tokens import SpecialTokens, read_json
 
@@ -103,7 +106,9 @@ class BpeTokenizer:
         refuse_lone_surrogates([text])
         return self._fast.encode(text).tolist()
 
-    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+    def encode_batch(self, texts: Sequence[str], *, continues: bool = False) -> list[np.ndarray]:
+        if continues and self._continuation is not self:
+            return self._continuation.encode_batch(texts)
         batch = list(texts)
         try:
             if self._fast is not None:
@@ -117,6 +122,21 @@ class BpeTokenizer:
             refuse_lone_surrogates(batch)
             raise
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+
+    def encode_spans(self, texts: Sequence[str], *, continues: bool = False) -> list[tuple[np.ndarray, np.ndarray]]:
+        if continues and self._continuation is not self:
+            return self._continuation.encode_spans(texts)
+        found = []
+        for text, ids in zip(texts, self.encode_batch(texts)):
+            spans = None
+            if self._byte_lengths is not None and (self._keeps_text or unicodedata.is_normalized("NFC", text)):
+                spans = spans_by_length(text, ids, self._byte_lengths)
+            if spans is None:
+                encoding = self._reference.encode(text, add_special_tokens=False)
+                ids = np.array(encoding.ids, dtype=np.int32)
+                spans = np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2)
+            found.append((ids, spans))
+        return found
 
     def encode_long(self, text: str) -> np.ndarray:
         pieces = [self.encode_batch([piece])[0] for piece in self._cutter.pieces(text)]
@@ -174,6 +194,34 @@ class BpeTokenizer:
         return whole
 
     @functools.cached_property
+    def _continuation(self) -> "BpeTokenizer":
+        """This tokenizer as it encodes behind a control token: without the blank that only the first text gets."""
+        inner = _without_first_blank(self._specification)
+        if inner is None:
+            return self
+        contents = {path.name: path for path in self.files}
+        return BpeTokenizer(self.name, self.kind, inner, self._special, contents, threads=self._threads)
+
+    @property
+    def _keeps_text(self) -> bool:
+        return self._specification["normalizer"] is None
+
+    @functools.cached_property
+    def _byte_lengths(self) -> np.ndarray | None:
+        """int32 [vocab_size], the bytes of each id, 0 for control tokens; None where tokens are not bytes."""
+        if self._specification["normalizer"] not in (None, {"type": "NFC"}) or not _is_byte_level(self._specification):
+            return None
+        symbols = set(byte_symbols())
+        lengths = np.zeros(self.vocab_size, np.int32)
+        for token, number in self._specification["model"]["vocab"].items():
+            if token not in self._special.ids and symbols.issuperset(token):
+                lengths[number] = len(token)
+        for added in self._specification.get("added_tokens", []):
+            if added["content"] not in self._special.ids and not added["special"]:
+                lengths[added["id"]] = len(added["content"].encode())
+        return lengths
+
+    @functools.cached_property
     def _cutter(self) -> BpeCutter:
         return BpeCutter.for_specification(self._specification)
 
@@ -198,6 +246,29 @@ def text_only_specification(specification: dict[str, Any], special: SpecialToken
     ]
     nothing = {"truncation": None, "padding": None, "post_processor": None}
     return specification | nothing | {"added_tokens": kept, "model": model}
+
+
+def _steps(specification: dict[str, Any]) -> list[dict[str, Any]]:
+    """The pre-tokenizer's steps, in order."""
+    pre_tokenizer = specification["pre_tokenizer"]
+    return [] if pre_tokenizer is None else pre_tokenizer.get("pretokenizers", [pre_tokenizer])
+
+
+def _is_byte_level(specification: dict[str, Any]) -> bool:
+    """Whether its tokens are written in byte symbols, and no blank is put before a text."""
+    steps = _steps(specification)
+    return any(step["type"] == "ByteLevel" for step in steps) and not any(
+        step.get("add_prefix_space") for step in steps
+    )
+
+
+def _without_first_blank(specification: dict[str, Any]) -> dict[str, Any] | None:
+    """The specification with Metaspace's `first` turned to `never`; None where it has none."""
+    steps = _steps(specification)
+    if not any(step.get("prepend_scheme") == "first" for step in steps):
+        return None
+    inner = [step | {"prepend_scheme": "never"} if step.get("prepend_scheme") == "first" else step for step in steps]
+    return specification | {"pre_tokenizer": {"type": "Sequence", "pretokenizers": inner}}
 
 
 def split_merge(merge: str | list[str]) -> list[str]:

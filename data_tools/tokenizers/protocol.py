@@ -62,10 +62,21 @@ class Tokenizer(Protocol):
 
     def encode(self, text: str) -> list[int]: ...
 
-    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+    def encode_batch(self, texts: Sequence[str], *, continues: bool = False) -> list[np.ndarray]:
         """One int32 array of ids per text, the same ids as `encode`. The fast path.
 
+        `continues` says that the texts stand behind a control token: a tokenizer that puts a blank before a
+        text puts none there, as transformers does.
+
         Raises `TokenizerError` for a text that is not valid Unicode (a lone surrogate).
+        """
+
+    def encode_spans(self, texts: Sequence[str], *, continues: bool = False) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The ids of `encode_batch`, each array with the characters that its tokens hold.
+
+        These are int32 [n, 2]: the first character that a token holds, and one more than the last, in the text
+        as it was given. Of a character that several tokens share, each of them holds it. A token that stands for
+        no character of the text (a blank put before it) has an empty span.
         """
 
     def encode_long(self, text: str) -> np.ndarray:

@@ -11,6 +11,7 @@ import orjson
 import sentencepiece
 
 from data_tools.tokenizers.long_text import PIECE_CHARACTERS, cut
+from data_tools.tokenizers.offsets import spans_by_length
 from data_tools.tokenizers.protocol import TokenizerError, digest_of, refuse_lone_surrogates
 from data_tools.tokenizers.special_tokens import read_json, special_files
 
@@ -70,8 +71,18 @@ class SentencePieceTokenizer:
     def encode(self, text: str) -> list[int]:
         return self.encode_batch([text])[0].tolist()
 
-    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        return self._encode(self._processor, list(texts))
+    def encode_batch(self, texts: Sequence[str], *, continues: bool = False) -> list[np.ndarray]:
+        return self._encode(self._continuation if continues else self._processor, list(texts))
+
+    def encode_spans(self, texts: Sequence[str], *, continues: bool = False) -> list[tuple[np.ndarray, np.ndarray]]:
+        processor = self._continuation if continues else self._processor
+        found = []
+        for text, ids in zip(texts, self._encode(processor, list(texts))):
+            spans = spans_by_length(text, ids, self._byte_lengths) if self._keeps_text else None
+            if spans is None:
+                spans = _own_spans(processor, text)
+            found.append((ids, spans))
+        return found
 
     def encode_long(self, text: str) -> np.ndarray:
         """Cuts for BPE only: a unigram model sums its scores over the whole text in float32, so that in a
@@ -118,7 +129,7 @@ class SentencePieceTokenizer:
     def _missing_files(self) -> dict[str, bytes]:
         if self._config:
             return {}
-        if self._continuation.normalize("Ａ ①  ﬁ") != "Ａ ①  ﬁ".replace(" ", _BLANK):
+        if not self._keeps_text:
             raise TokenizerError(
                 f"{self.files[0]} normalises text, so it needs the tokenizer_config.json (and tokenizer.json) "
                 "that its publisher gives for transformers: put them beside it."
@@ -187,6 +198,23 @@ class SentencePieceTokenizer:
         return sentencepiece.SentencePieceProcessor(model_proto=proto)
 
     @functools.cached_property
+    def _keeps_text(self) -> bool:
+        """Whether it neither normalises characters nor drops blanks."""
+        return self._continuation.normalize("Ａ ①  ﬁ") == "Ａ ①  ﬁ".replace(" ", _BLANK)
+
+    @functools.cached_property
+    def _byte_lengths(self) -> np.ndarray:
+        """int32 [vocab_size], the bytes of text of each id; 0 for control pieces and `<unk>`."""
+        sp = self._processor
+        lengths = np.zeros(self.vocab_size, np.int32)
+        for number in range(sp.get_piece_size()):
+            if sp.is_byte(number):
+                lengths[number] = 1
+            elif not (sp.is_control(number) or sp.is_unknown(number)):
+                lengths[number] = len(sp.id_to_piece(number).replace(_BLANK, " ").encode())
+        return lengths
+
+    @functools.cached_property
     def _is_bpe(self) -> bool:
         """BPE scores are whole ranks, unigram scores are log probabilities."""
         sp = self._processor
@@ -216,6 +244,19 @@ class SentencePieceTokenizer:
         characters, pairs = self._inside_pieces
         left, right = (self._continuation.normalize(character) for character in text[place - 1 : place + 1])
         return left[-1:] in characters and bool(right) and left[-1] + right[0] not in pairs
+
+
+def _own_spans(processor: sentencepiece.SentencePieceProcessor, text: str) -> np.ndarray:
+    """int32 [n, 2], sentencepiece's own offsets. Of the bytes of a character that has no piece it gives the
+    character to the last one alone; here each of them has it.
+    """
+    encoding = processor.encode(text, return_type="offset_mapping")
+    spans = np.array(encoding["offsets"], dtype=np.int32).reshape(-1, 2)
+    for place in range(len(spans) - 2, -1, -1):
+        is_byte = processor.is_byte(encoding["ids"][place])
+        if is_byte and spans[place, 0] == spans[place, 1] == spans[place + 1, 0]:
+            spans[place, 1] = spans[place + 1, 1]
+    return spans
 
 
 def _json(value: dict[str, Any]) -> bytes:

@@ -17,10 +17,9 @@ from typing import Any
 
 import torch.distributed as dist
 
-from data_tools.indexed import bin_path, idx_path
-from data_tools.manifest import manifest_path, read_manifest
 from data_tools.tokenizers import Tokenizer
 from megatron_aquila.config import Corpus, RunConfig
+from megatron_aquila.datasets.artefacts import checked_manifest, content_digest
 from megatron_aquila.errors import ConfigError
 
 _NO_PAD = -1  # Megatron's default too: no token has this id
@@ -41,6 +40,19 @@ class _TokenizerForMegatron:
         return {"digest": self.digest, "eod": self.eod}
 
 
+class Rows:
+    """A blend of Megatron's, whose step number s is rows s·B to (s + 1)·B − 1, B the global batch size."""
+
+    def __init__(self, blend: Any, steps: int, global_batch_size: int) -> None:
+        self._blend, self.steps, self._global_batch_size = blend, steps, global_batch_size
+
+    def step(self, number: int) -> range:
+        return range(number * self._global_batch_size, (number + 1) * self._global_batch_size)
+
+    def __getitem__(self, row: int) -> Any:
+        return self._blend[row]
+
+
 class Corpora:
     """The training and validation blends of a run.
 
@@ -51,19 +63,19 @@ class Corpora:
     def __init__(self, run: RunConfig, tokenizer: Tokenizer) -> None:
         self._run = run
         self._tokenizer = tokenizer
-        self._train = [(corpus, _check(corpus, tokenizer)) for corpus in run.data.train]
-        self._valid = [(corpus, _check(corpus, tokenizer)) for corpus in run.data.valid or ()]
+        self._train = _with_manifests(run.data.train, tokenizer)
+        self._valid = _with_manifests(run.data.valid or (), tokenizer)
         self.digest = self._digest()
 
-    def build(self) -> tuple[Any, Any]:
-        """The training and validation datasets (or None). Every rank calls it: rank 0 builds, the others load."""
+    def build(self) -> tuple[Rows, Rows | None]:
+        """The training and validation rows (or None). Every rank calls it: rank 0 builds, the others load."""
         from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
         from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
 
         run = self._run
-        train_samples = run.total_steps * run.training.global_batch_size
-        evaluates = run.evaluation.every > 0
-        valid_samples = run.evaluation.batches * run.training.global_batch_size if evaluates else 0
+        steps, batches = self._steps()
+        batch_size = run.training.global_batch_size
+        evaluates = batches > 0
         self._check_lengths(evaluates)
 
         train = _blend([corpus for corpus, _ in self._train])
@@ -85,25 +97,32 @@ class Corpora:
             **mixture,
         )
         logging.getLogger("megatron.core.datasets").setLevel(logging.WARNING)
-        sizes = [train_samples, valid_samples if evaluates else 0, 0]
+        sizes = [steps * batch_size, batches * batch_size, 0]
         train_data, valid_data, _ = BlendedMegatronDatasetBuilder(GPTDataset, sizes, lambda: True, config).build()
         if dist.is_initialized():
             dist.barrier()
-        return train_data, valid_data if evaluates else None
+        return Rows(train_data, steps, batch_size), Rows(valid_data, batches, batch_size) if evaluates else None
+
+    def _steps(self) -> tuple[int, int]:
+        """Global batches of the run and of an evaluation; 0 where there is none."""
+        run = self._run
+        assert run.total_steps is not None and run.evaluation.batches is not None  # checked in layout.py
+        return run.total_steps, run.evaluation.batches if run.evaluation.every else 0
 
     def _digest(self) -> str:
         """Of all that decides which tokens a sample holds, and in which order samples come."""
         run = self._run
         contents = [
-            [(_digest(manifest), corpus.weight) for corpus, manifest in blend] for blend in (self._train, self._valid)
+            [(content_digest(manifest), corpus.weight) for corpus, manifest in blend]
+            for blend in (self._train, self._valid)
         ]
         decides = {
             "corpora": contents,
             "split": run.data.split,
             "sequence_length": run.data.sequence_length,
             "seed": run.seed,
-            "samples": run.total_steps * run.training.global_batch_size,
-            "evaluation": [run.evaluation.every > 0, run.evaluation.batches, run.training.global_batch_size],
+            "steps": self._steps(),
+            "global_batch_size": run.training.global_batch_size,
         }
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
@@ -127,34 +146,8 @@ class Corpora:
                     )
 
 
-def _check(corpus: Corpus, tokenizer: Tokenizer) -> dict[str, Any]:
-    """The manifest of an indexed corpus that is whole and was made with `tokenizer`."""
-    manifest = read_manifest(manifest_path(corpus.path))
-    if manifest is None:
-        raise ConfigError(
-            f"{manifest_path(corpus.path)} does not exist: data paths are the PREFIX that `aquila data index` was given"
-        )
-    for path in (bin_path(corpus.path), idx_path(corpus.path)):
-        expected = manifest["files"][path.suffix[1:]]["bytes"]
-        if not path.exists() or path.stat().st_size != expected:
-            raise ConfigError(f"{path} is not the {expected} bytes that its manifest says: index the corpus again")
-    if manifest["tokenizer"]["digest"] != tokenizer.digest:
-        raise ConfigError(
-            f"{corpus.path} was indexed with another tokenizer ({manifest['tokenizer']['name']}) than "
-            f"data.tokenizer ({tokenizer.name}): index it again, or give the tokenizer it was made with"
-        )
-    if manifest["tokenizer"]["eod_id"] != tokenizer.eod_id:
-        raise ConfigError(
-            f"{corpus.path} ends its documents with id {manifest['tokenizer']['eod_id']}, but data.tokenizer "
-            f"({tokenizer.name}) says {tokenizer.eod_id}"
-        )
-    return manifest
-
-
-def _digest(manifest: dict[str, Any]) -> str:
-    """Of the tokens and how they are cut into documents."""
-    files = manifest["files"]
-    return f"{files['bin']['sha256']}/{files['idx']['sha256']}"
+def _with_manifests(corpora: Sequence[Corpus], tokenizer: Tokenizer) -> list[tuple[Corpus, dict[str, Any]]]:
+    return [(corpus, checked_manifest(corpus.path, tokenizer, "documents")) for corpus in corpora]
 
 
 def _blend(corpora: Sequence[Corpus]) -> tuple[list[str], list[float] | None]:

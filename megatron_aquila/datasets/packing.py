@@ -30,7 +30,7 @@ class Packs:
         return self.samples[self.bounds[pack] : self.bounds[pack + 1]]
 
 
-def pack(lengths: Sequence[int] | IntArray, capacity: int, seed: int) -> Packs:
+def pack(lengths: Sequence[int] | IntArray, capacity: int, seed: int | Sequence[int]) -> Packs:
     """Put every sample into one pack of at most `capacity` tokens.
 
     Best-fit decreasing: the longest sample first, each into the fullest pack that still has room. Which of the
@@ -52,6 +52,13 @@ def pack(lengths: Sequence[int] | IntArray, capacity: int, seed: int) -> Packs:
     order = np.lexsort((generator.random(len(lengths)), rank))
     bounds = np.concatenate(([0], np.bincount(rank, minlength=count).cumsum())).astype(np.int64)
     return Packs(longest_first[order], bounds, float(lengths.sum() / (count * capacity)) if count else 1.0)
+
+
+def one_each(lengths: Sequence[int] | IntArray, capacity: int, seed: int | Sequence[int]) -> Packs:
+    """Every sample in a pack of its own, in an order that follows from `seed`."""
+    count = len(lengths)
+    order = np.random.default_rng(seed).permutation(count)
+    return Packs(order, np.arange(count + 1), float(np.sum(lengths) / (count * capacity)) if count else 1.0)
 
 
 def _best_fit(lengths: IntArray, capacity: int) -> tuple[IntArray, int]:

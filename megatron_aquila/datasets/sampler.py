@@ -1,21 +1,23 @@
-"""Which samples a data-parallel rank reads at a step."""
+"""How the rows of an optimizer step are dealt to micro-batches and data-parallel ranks."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeVar
 
-def micro_batch_indices(
-    consumed: int, *, global_batch_size: int, micro_batch_size: int, data_rank: int, data_size: int
-) -> list[list[int]]:
-    """Sample indices of one step, one list a micro-batch, for one data-parallel rank.
+Row = TypeVar("Row")
 
-    A step reads samples `consumed … consumed + global_batch_size - 1` whatever the layout: ranks take turns by
-    micro-batch. The position in the data is therefore the one number `consumed`.
+
+def deal(
+    rows: Sequence[Row], *, micro_batch_size: int, data_rank: int, data_size: int, multiple: int = 1
+) -> list[list[Row]]:
+    """The rows of one data-parallel rank, one list a micro-batch.
+
+    Which rows a step has does not depend on the layout; ranks take turns by micro-batch. Every rank gets the same
+    number of micro-batches, a multiple of `multiple`: where the rows do not suffice, the last hold fewer rows, or none.
     """
     stride = micro_batch_size * data_size
-    if global_batch_size % stride:
-        raise ValueError(
-            f"global_batch_size {global_batch_size} is not a multiple of micro_batch_size {micro_batch_size} × "
-            f"data parallel size {data_size}"
-        )
-    first = consumed + data_rank * micro_batch_size
-    return [list(range(start, start + micro_batch_size)) for start in range(first, first + global_batch_size, stride)]
+    count = max(1, -(-len(rows) // stride))
+    count = -(-count // multiple) * multiple
+    starts = [(number * data_size + data_rank) * micro_batch_size for number in range(count)]
+    return [list(rows[start : start + micro_batch_size]) for start in starts]

@@ -19,10 +19,11 @@ from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 
-def packed_sequences(cu_seqlens: list[int], device: torch.device) -> PackedSeqParams:
+def packed_sequences(cu_seqlens: list[int], labelled: torch.Tensor, device: torch.device) -> PackedSeqParams:
     """Megatron's description of a pack whose documents start at `cu_seqlens` (`[0, …, total]`, int32 on device).
 
-    The bounds also ride along as a Python list, so that attention need not ask the device for them.
+    It is the one thing that reaches every part of the model, so two more ride along: the bounds as a Python list, for
+    attention, and the places of the labels (`[M]` int64), for the output layer; neither need ask the device for them.
     """
     bounds = torch.tensor(cu_seqlens, dtype=torch.int32, device=device)
     longest = max(end - start for start, end in pairwise(cu_seqlens))
@@ -34,6 +35,7 @@ def packed_sequences(cu_seqlens: list[int], device: torch.device) -> PackedSeqPa
         max_seqlen_kv=longest,
     )
     params.bounds = cu_seqlens
+    params.labelled = labelled
     return params
 
 

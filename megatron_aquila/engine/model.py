@@ -57,6 +57,7 @@ class AquilaModel(GPTModel):
         if labels is None or not self.post_process:
             return super()._postprocess(hidden_states=hidden_states, labels=labels, **kwargs)
         shared = self.share_embeddings_and_output_weights
+        packed = kwargs.get("packed_seq_params")
         logps_SB = linear_logps(
             hidden_states,
             self.shared_embedding_or_output_weight() if shared else self.output_layer.weight,
@@ -65,6 +66,7 @@ class AquilaModel(GPTModel):
             group=parallel_state.get_tensor_model_parallel_group(),
             sequence_parallel=self.config.sequence_parallel,
             budget_bytes=self.logits_budget,
+            rows=None if packed is None else packed.labelled,
         )
         return logps_SB.transpose(0, 1).contiguous()
 

@@ -38,6 +38,11 @@ class Layout:
         """Rank 0 of the world: the one that writes run-wide files."""
         return self.rank == 0
 
+    @property
+    def micro_batch_multiple(self) -> int:
+        """What a rank's micro-batches of a step must be a multiple of: the interleaved schedule runs them in groups."""
+        return self.pipeline_size if self.virtual_size > 1 else 1
+
     def describe(self) -> str:
         virtual = f"×VPP{self.virtual_size}" if self.virtual_size > 1 else ""
         return f"TP{self.tensor_size}×PP{self.pipeline_size}{virtual}×DP{self.data_size}"

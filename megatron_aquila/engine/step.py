@@ -19,20 +19,30 @@ from megatron_aquila.engine.attention import packed_sequences
 Loss = Callable[[torch.Tensor, MicroBatch], tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]]
 
 
+@dataclass(frozen=True)
+class StepReport:
+    """What a global batch gave: `means` of the loss and the metrics over `count`, and its volume, padding left out."""
+
+    means: dict[str, float]
+    count: float
+    samples: float
+    tokens: float
+    attended: float  # Σ length² over the documents
+
+
 def run_schedule(
     chunks: Sequence[torch.nn.Module],
     micro_batches: Sequence[MicroBatch],
     loss: Loss,
     *,
     metric_names: Sequence[str],
-    tokens_per_micro_batch: int,
     device: torch.device,
     forward_only: bool,
-) -> dict[str, float]:
-    """Run the micro-batches through the pipeline and return the global mean of the loss and of each metric.
+) -> StepReport:
+    """Run the micro-batches through the pipeline; the global mean of the loss and of each metric, on all ranks.
 
     Sums and counts travel apart and are divided once, after the sum over micro-batches and data-parallel ranks:
-    the result and the gradient do not depend on how the batch was cut. All ranks get the figures.
+    the result and the gradient do not depend on how the batch was cut.
     """
     sums: dict[str, torch.Tensor] = {}
 
@@ -48,7 +58,7 @@ def run_schedule(
             batch.positions,
             None,
             labels=batch.labels,
-            packed_seq_params=packed_sequences(batch.cu_seqlens, device),
+            packed_seq_params=packed_sequences(batch.cu_seqlens, batch.labelled, device),
         )
 
         def loss_func(logps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
@@ -65,25 +75,34 @@ def run_schedule(
         data_iterator=iterators if len(chunks) > 1 else iterators[0],
         model=list(chunks) if len(chunks) > 1 else chunks[0],
         num_microbatches=len(micro_batches),
-        seq_length=tokens_per_micro_batch,
+        seq_length=micro_batches[0].tokens.shape[1],
         micro_batch_size=1,
         forward_only=forward_only,
     )
-    return _mean_over_world(sums, ("count", "loss", *metric_names), device)
+    volumes = [batch.volume for batch in micro_batches]
+    host = [
+        sum(volume.samples for volume in volumes),
+        sum(volume.tokens for volume in volumes),
+        sum(volume.attended for volume in volumes),
+    ]
+    return _report(sums, ("count", "loss", *metric_names), host, device)
 
 
-def _mean_over_world(sums: dict[str, torch.Tensor], names: Sequence[str], device: torch.device) -> dict[str, float]:
+def _report(
+    sums: dict[str, torch.Tensor], names: Sequence[str], host: Sequence[int], device: torch.device
+) -> StepReport:
     """Add the sums over the data-parallel ranks, give them to every pipeline stage, divide by the count."""
-    values = torch.zeros(len(names), dtype=torch.float64, device=device)
+    values = torch.zeros(len(names) + len(host), dtype=torch.float64, device=device)
     if sums:  # this rank holds the last stage
-        values = torch.stack([sums[name] for name in names])
+        on_host = torch.tensor(host, dtype=torch.float64).to(device)
+        values = torch.cat([torch.stack([sums[name] for name in names]), on_host])
         dist.all_reduce(values, group=parallel_state.get_data_parallel_group(with_context_parallel=True))
     pipeline = parallel_state.get_pipeline_model_parallel_group()
     if dist.get_world_size(pipeline) > 1:
         dist.broadcast(values, src=parallel_state.get_pipeline_model_parallel_last_rank(), group=pipeline)
-    totals = dict(zip(names, values.tolist()))
-    count = totals.pop("count")
-    return {name: total / count if count else 0.0 for name, total in totals.items()} | {"count": count}
+    count, *totals = values.tolist()
+    means = {name: total / count if count else 0.0 for name, total in zip(names[1:], totals)}
+    return StepReport(means, count, *totals[len(means) :])
 
 
 @dataclass(frozen=True)

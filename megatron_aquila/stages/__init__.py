@@ -6,7 +6,9 @@ The group is `megatron_aquila.stages`; a package of a third party adds a stage b
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -21,37 +23,92 @@ logger = logging.getLogger(__name__)
 
 
 class Dataset(Protocol):
-    def __len__(self) -> int: ...
+    """Rows, and which of them make an optimizer step, whatever the layout."""
 
-    def __getitem__(self, index: int) -> Any: ...
+    @property
+    def steps(self) -> int: ...
+
+    def step(self, number: int) -> Sequence[Any]:
+        """The rows of step `number`, from 0, of all replicas together."""
+
+    def __getitem__(self, row: Any) -> Any: ...
 
 
-class Stage(Protocol):
-    """What the trainer knows of a stage.
+class Start(Protocol):
+    """What the trainer offers a stage before training begins."""
+
+    data_rank: int
+    data_size: int
+    is_main: bool
+    micro_batch_multiple: int
+
+    def fingerprint(self, weights: Path | None) -> str:
+        """Identifies the weights at `weights`, or those that training starts from."""
+
+    def forward(
+        self,
+        weights: Path | None,
+        batches: Sequence[MicroBatch],
+        record: Callable[[torch.Tensor, MicroBatch], None],
+    ) -> None:
+        """Run `batches` through the model with these weights, without dropout; `record` gets the log-probs
+        `[1, T]` of each on the ranks of the last pipeline stage. Every rank calls it.
+        """
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's `value`, on every rank."""
+
+
+class Stage:
+    """What the trainer knows of a stage; a new one derives from this.
 
     `metric_names` are the further sums that `loss` returns, beside the loss itself; they are reported divided by
-    the same count.
+    the same count. `sample_name` is the plural of what a batch counts. `chat_template` names the template that
+    the samples were rendered with.
     """
 
-    metric_names: tuple[str, ...]
+    metric_names: tuple[str, ...] = ()
+    sample_name: str = "sequences"
+    chat_template: str | None = None
     tokenizer: Tokenizer
     shape: ModelShape
 
-    def __init__(self, run: RunConfig) -> None: ...
+    def __init__(self, run: RunConfig) -> None:
+        raise NotImplementedError
 
     def datasets(self) -> tuple[Dataset, Dataset | None]:
-        """Training and validation samples. Called on every rank at once; may communicate."""
+        """Training and validation rows. Called on every rank at once; may communicate."""
+        raise NotImplementedError
+
+    def prepare(self, start: Start) -> None:
+        """Work to do with the model before training; called after `datasets`, on every rank at once."""
 
     def digest(self) -> str:
-        """Identifies the data and their order: a run resumes only on the same."""
+        """Identifies the data and their order: a run resumes only on the same. Called after `prepare`."""
+        raise NotImplementedError
 
-    def collate(self, samples: list[Any]) -> MicroBatch:
-        """One micro-batch of a length that is the same for all samples of the run."""
+    def collate(self, rows: list[Any]) -> MicroBatch:
+        """One micro-batch of a length that is the same for all of the run. It may get fewer rows than
+        `micro_batch_size`, or none, where `Dataset.step` gives rows that do not divide.
+        """
+        raise NotImplementedError
 
     def loss(
         self, logps: torch.Tensor, batch: MicroBatch
     ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
         """From log p(label) `[1, T]`: the sum of the loss, its integer count, and sums of `metric_names`."""
+        raise NotImplementedError
+
+    def check_start(self, means: dict[str, float]) -> str | None:
+        """What is wrong with the first batch's loss and metrics, before any update and without dropout, if anything is.
+
+        Called only where `checks_start`.
+        """
+
+    checks_start: bool = False
+
+    def describe(self) -> str | None:
+        """A line about the data, for the head of a run."""
 
 
 def load_stage(name: str) -> type[Stage]:

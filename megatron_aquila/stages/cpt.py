@@ -8,21 +8,19 @@ import torch
 
 from data_tools.tokenizers import load_tokenizer
 from megatron_aquila.config import RunConfig
-from megatron_aquila.datasets.batch import IGNORE_INDEX, MicroBatch, document_bounds, restarting_positions
+from megatron_aquila.datasets.batch import IGNORE_INDEX, MicroBatch, document_bounds, make_batch, volume_of
 from megatron_aquila.datasets.corpus import Corpora
 from megatron_aquila.losses.language_modelling import negative_log_likelihood
-from megatron_aquila.stages import shape_for_tokenizer
+from megatron_aquila.stages import Stage, shape_for_tokenizer
 
 
-class ContinuedPretraining:
+class ContinuedPretraining(Stage):
     """Rows of `data.sequence_length` tokens, documents packed end to end.
 
     With `data.reset_attention` (the default) a document's loss depends on that document alone: attention and
     positions restart after every end-of-document token, and that token is not asked to predict what comes next.
     Without it, attention runs across documents as in Megatron's default.
     """
-
-    metric_names: tuple[str, ...] = ()
 
     def __init__(self, run: RunConfig) -> None:
         self.tokenizer = load_tokenizer(run.data.tokenizer)
@@ -36,18 +34,13 @@ class ContinuedPretraining:
     def digest(self) -> str:
         return self._corpora.digest
 
-    def collate(self, samples: list[Any]) -> MicroBatch:
-        tokens = torch.stack([sample["tokens"] for sample in samples])
-        labels = torch.stack([sample["labels"] for sample in samples])
+    def collate(self, rows: list[Any]) -> MicroBatch:
+        tokens = torch.stack([row["tokens"] for row in rows])
+        labels = torch.stack([row["labels"] for row in rows])
         if self._end_of_document is not None:
             labels = labels.masked_fill(tokens == self._end_of_document, IGNORE_INDEX)
         cu_seqlens = document_bounds(tokens, self._end_of_document)
-        return MicroBatch(
-            tokens=tokens.reshape(1, -1),
-            labels=labels.reshape(1, -1),
-            positions=restarting_positions(cu_seqlens).unsqueeze(0),
-            cu_seqlens=cu_seqlens,
-        )
+        return make_batch(tokens.reshape(-1), labels.reshape(-1), cu_seqlens, volume_of(len(rows), cu_seqlens))
 
     def loss(
         self, logps: torch.Tensor, batch: MicroBatch

@@ -75,12 +75,17 @@ def accuracy(asked: list[Record], hint: Callable[[Record, str], float], sign: in
 
 def test_same_seed_same_bytes_and_another_seed_another_world(tmp_path: Path) -> None:
     small = {"stage1_documents": 60, "stage2_documents": 60, "general_count": 30}
+    small |= {"dialogue_count": 50, "train_pairs": 40, "valid_pairs": 20}
     counts = [write_clinic(tmp_path / name, seed=seed, **small) for name, seed in (("a", 3), ("b", 3), ("c", 4))]
     assert counts[0] == {
         "medical_stage1.jsonl": 60,
         "medical_stage2.jsonl": 60,
         "general.jsonl": 30,
         "questions.jsonl": 2 * len(make_world(3).conditions) * len(VALUES),
+        "dialogues.jsonl": 50,
+        "exact_match.jsonl": 2 * 2 * len(make_world(3).conditions) * len(VALUES),
+        "pairs_train.jsonl": 40,
+        "pairs_valid.jsonl": 20,
     }
     for name, count in counts[0].items():
         a, b, c = ((tmp_path / directory / name).read_bytes() for directory in "abc")

@@ -17,6 +17,7 @@ import pytest
 import torch
 from megatron.core.datasets.indexed_dataset import IndexedDataset, IndexedDatasetBuilder
 
+from data_tools import samples as samples_module
 from data_tools import shards as shards_module
 from data_tools.files import ReadOptions
 from data_tools.indexed import bin_path, idx_path
@@ -115,7 +116,8 @@ def test_long_documents_have_the_same_ids(tokenizer: Path, tmp_path: Path, monke
     whole = "\n".join(texts * 20)
     with (tmp_path / "a.jsonl").open("a") as file:
         file.write(json.dumps({"text": whole}) + "\n" + json.dumps({"text": "fever"}) + "\n")
-    monkeypatch.setattr(shards_module, "LONG_DOCUMENT", 5000)
+    for module in (shards_module, samples_module):
+        monkeypatch.setattr(module, "LONG_DOCUMENT", 5000)
     index([tmp_path / "a.jsonl"], tokenizer, tmp_path / "out")
     oracle = megatron_writes(tmp_path / "oracle", reference_ids(tokenizer, [*texts, whole, "fever"]), np.uint16)
     assert contents(tmp_path / "out") == contents(oracle)

@@ -2,9 +2,24 @@ import hashlib
 
 import pytest
 
-from data_tools.records import Document, Question, RecordError, record_id, record_text, stable_id
+from data_tools.records import (
+    Dialogue,
+    Document,
+    PreferencePair,
+    Question,
+    RecordError,
+    answered,
+    dialogue_messages,
+    record_id,
+    record_text,
+    stable_id,
+)
 
 PLACE = {"source_file": "a/b.jsonl", "offset": 17}
+ASK = {"role": "user", "content": "Fever?"}
+ANSWER = {"role": "assistant", "content": "Rest."}
+DIALOGUE = {"id": "d", "messages": [ASK, ANSWER], "lang": "en", "source": "books", "scores": {"quality": 4.5}}
+PAIR = {"prompt": [ASK], "chosen": [ANSWER], "rejected": [{"role": "assistant", "content": "No."}]}
 QUESTION = {"id": 7, "question": "Which?", "options": {"A": "one", "B": "two"}, "answer": ["B"]}
 
 
@@ -86,3 +101,70 @@ def test_bad_questions_are_refused_with_their_reason(change: dict[str, object], 
     with pytest.raises(RecordError) as caught:
         Question.from_json({**QUESTION, **change}, **PLACE)
     assert caught.value.reason == reason
+
+
+def test_dialogue_round_trip() -> None:
+    dialogue = Dialogue.from_json(DIALOGUE, **PLACE)
+    assert dialogue == Dialogue("d", (ASK, ANSWER), "en", "books", {"quality": 4.5})
+    assert dialogue.to_json() == DIALOGUE
+    assert Dialogue.from_json({"messages": [ASK, {**ANSWER, "name": "x"}]}, **PLACE) == Dialogue(
+        stable_id("a/b.jsonl", 17), (ASK, ANSWER)
+    )
+
+
+def test_questions_at_the_end_that_nobody_answers_are_left_out() -> None:
+    messages = dialogue_messages({"messages": [ASK, ANSWER, ASK, ASK]})
+    assert messages == (ASK, ANSWER, ASK, ASK)
+    assert answered(messages) == (ASK, ANSWER)
+    assert answered(messages[:2]) == (ASK, ANSWER)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"messages": None}, "no-messages"),
+        ({"messages": []}, "no-messages"),
+        ({"messages": "Fever?"}, "bad-messages"),
+        ({"messages": ["Fever?"]}, "bad-messages"),
+        ({"messages": [ASK, {"role": "gpt", "content": "Rest."}]}, "bad-messages"),
+        ({"messages": [ASK, {"role": ["assistant"], "content": "Rest."}]}, "bad-messages"),
+        ({"messages": [ASK, {"role": "assistant", "content": None}]}, "bad-messages"),
+        ({"messages": [ASK, {"role": "assistant", "content": "a\ud800"}]}, "lone-surrogate"),
+        ({"messages": [ASK]}, "no-answer"),
+        ({"scores": [4.5]}, "bad-field"),
+        ({"id": ""}, "bad-id"),
+    ],
+)
+def test_bad_dialogues_are_refused_with_their_reason(change: dict[str, object], reason: str) -> None:
+    with pytest.raises(RecordError) as caught:
+        Dialogue.from_json({**DIALOGUE, **change}, **PLACE)
+    assert caught.value.reason == reason
+
+
+def test_pair_round_trip() -> None:
+    pair = PreferencePair.from_json({**PAIR, "id": 3, "kind": "objective"}, **PLACE)
+    assert pair == PreferencePair("3", (ASK,), (ANSWER,), ({"role": "assistant", "content": "No."},), "objective")
+    assert PreferencePair.from_json(pair.to_json(), **PLACE) == pair
+    assert PreferencePair.from_json(PAIR, **PLACE).kind == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"prompt": []}, "no-messages"),
+        ({"prompt": "Fever?"}, "bad-messages"),
+        ({"prompt": [ASK, ANSWER]}, "bad-roles"),
+        ({"chosen": [ASK, ANSWER]}, "bad-roles"),
+        ({"rejected": [ANSWER, ASK]}, "bad-roles"),
+        ({"rejected": []}, "no-messages"),
+        ({"rejected": [ANSWER]}, "equal-answers"),
+        ({"kind": "both"}, "bad-field"),
+        ({"kind": 3}, "bad-field"),
+    ],
+)
+def test_bad_pairs_are_refused_with_their_reason(change: dict[str, object], reason: str) -> None:
+    with pytest.raises(RecordError) as caught:
+        PreferencePair.from_json({**PAIR, **change}, **PLACE)
+    assert caught.value.reason == reason
+    with pytest.raises(RecordError, match="not-an-object"):
+        PreferencePair.from_json([PAIR], **PLACE)

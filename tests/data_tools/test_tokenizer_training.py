@@ -60,6 +60,37 @@ def test_long_text_equals_whole_text(trained: Path, monkeypatch: pytest.MonkeyPa
     np.testing.assert_array_equal(tokenizer.encode_long(text), tokenizer.encode_batch([text])[0])
 
 
+@pytest.mark.parametrize("model_type", ["bpe", "unigram"])
+def test_control_tokens_are_special_here_and_in_transformers(tmp_path: Path, model_type: str) -> None:
+    control = ["<|im_start|>", "<|im_end|>"]
+    output = tmp_path / "chat"
+    manifest = train_from_texts(
+        CORPUS, output, vocab_size=VOCABULARY, model_type=model_type, character_coverage=0.98, control_tokens=control
+    )
+    assert manifest["settings"]["control_tokens"] == control
+    ours = load_tokenizer(output)
+    pieces = ["<unk>", "<s>", "</s>", "<pad>", *control]
+    assert ours.special_tokens == manifest["special_tokens"] == {piece: number for number, piece in enumerate(pieces)}
+    text = "<|im_start|>user\n咳嗽<|im_end|>"
+    assert not set(ours.encode(text)) & set(range(6))
+    assert ours.decode(ours.encode(text)) == text
+    theirs = transformers.AutoTokenizer.from_pretrained(str(output))
+    assert all(theirs.added_tokens_decoder[number].special for number in (4, 5))
+    assert len(theirs) == ours.vocab_size == VOCABULARY
+    assert theirs(text, add_special_tokens=False).input_ids == [4, *ours.encode("user\n咳嗽"), 5]
+    assert theirs.decode([4, *ours.encode("a"), 5], skip_special_tokens=True) == "a"
+
+
+def test_control_tokens_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    for token, message in [("", "is empty or holds white space"), ("a b", "white space"), ("</s>", "is there already")]:
+        with pytest.raises(TokenizerError, match=message):
+            train_from_texts(CORPUS, tmp_path / "x", vocab_size=VOCABULARY, control_tokens=[token])
+    with pytest.raises(TokenizerError, match="'<a>' is there already"):
+        train_from_texts(CORPUS, tmp_path / "x", vocab_size=VOCABULARY, control_tokens=["<a>", "<a>"])
+    with pytest.raises(TokenizerError, match="need 263"):
+        train_from_texts(CORPUS, tmp_path / "x", vocab_size=262, control_tokens=["<a>", "<b>"])
+
+
 def test_the_same_text_gives_the_same_files(tmp_path: Path) -> None:
     settings = {"vocab_size": 400, "max_sentences": 12, "character_coverage": 0.98}
     manifests = [train_from_texts(CORPUS, tmp_path / name, seed=7, **settings) for name in "ab"]  # type: ignore[arg-type]

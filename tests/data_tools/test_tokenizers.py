@@ -5,6 +5,7 @@ import gzip
 import io
 import itertools
 import json
+import random
 import shutil
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -184,6 +185,74 @@ def test_decode_gives_the_text_back(tokenizer: Tokenizer) -> None:
     ids = [*tokenizer.encode("咳嗽"), tokenizer.eod_id]
     end = next(token for token, number in tokenizer.special_tokens.items() if number == tokenizer.eod_id)
     assert tokenizer.decode(ids) == f"咳嗽{end}"
+
+
+ODD = "".join(TRICKY[:6]) + "é e\u0301 ﬁ Å ㎎ ｶﾞ 가 \u1112\u1161 \u2581▁ ½℃ 𠀀𠀁 😀🏽 \u0300x ###"
+
+
+def random_text(seed: int) -> str:
+    generator = random.Random(seed)
+    return "".join(generator.choices(ODD + ENGLISH + CHINESE, k=generator.randrange(60)))
+
+
+def check_spans(tokenizer: Tokenizer, texts: list[str]) -> None:
+    """Spans begin where the tokens so far have spelt the text to, and each token's characters spell the token."""
+    for text, (ids, spans) in zip(texts, tokenizer.encode_spans(texts)):
+        assert ids.tolist() == tokenizer.encode(text)
+        assert (spans.dtype, spans.shape) == (np.int32, (len(ids), 2))
+        for place, (begin, end) in enumerate(spans.tolist()):
+            assert 0 <= begin <= end <= len(text)
+            before = tokenizer.decode(ids[:place]).rstrip("\ufffd")
+            through = tokenizer.decode(ids[: place + 1])
+            whole = not through.endswith("\ufffd")
+            assert text[:begin].startswith(before) and len(text[:begin]) - len(before) <= 1, (text, place)
+            if whole:
+                assert text[:end] == through, (text, place)
+
+
+def test_spans_say_which_characters_a_token_holds(tokenizer: Tokenizer) -> None:
+    """Of a tokenizer that changes no text, decoding is the oracle; of the others, another library below."""
+    texts = [text for text in [*TEXTS, ODD, *map(random_text, range(200))] if len(text) < 500 and "\ufffd" not in text]
+    if tokenizer.kind == "tiktoken":
+        texts = [text for text in texts if unicodedata.is_normalized("NFC", text)]
+    if tokenizer.kind == "sentencepiece":  # a blank is put before a text, and dropped when decoding
+        texts = [text for text in texts if text[:1] not in (" ", "\u2581") and "\u2581" not in text]
+    check_spans(tokenizer, texts)
+
+
+def test_spans_are_those_of_other_libraries(paths: dict[str, Path], loaded: dict[str, Tokenizer]) -> None:
+    """The tokenizers library's offsets, normalised text (NFC) included."""
+    texts = [text for text in [*TEXTS, ODD, *map(random_text, range(200, 500))] if len(text) < 3000]
+    for kind in ("byte_level_bpe", "tokenizer_json", "tiktoken"):
+        reference = loaded[kind]._reference  # type: ignore[attr-defined]
+        for text, (ids, spans) in zip(texts, loaded[kind].encode_spans(texts)):
+            encoding = reference.encode(text, add_special_tokens=False)
+            assert ids.tolist() == encoding.ids
+            assert [tuple(span) for span in spans.tolist()] == encoding.offsets, text[:60]
+
+
+def test_spans_of_a_sentencepiece_model_are_its_own(paths: dict[str, Path], loaded: dict[str, Tokenizer]) -> None:
+    """Its offsets give a character that is spelt in bytes to the last byte; ours to all of them."""
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(paths["sentencepiece"] / "tokenizer.model"))
+    tokenizer = loaded["sentencepiece"]
+    texts = [text for text in [*TEXTS, ODD, *map(random_text, range(200))] if len(text) < 3000]
+    bare = sentencepiece.SentencePieceProcessor(model_proto=processor.serialized_model_proto() + b"\x1a\x02\x18\x00")
+    for continues, oracle in ((False, processor), (True, bare)):
+        for text, (ids, spans) in zip(texts, tokenizer.encode_spans(texts, continues=continues)):
+            theirs = oracle.encode(text, return_type="offset_mapping")
+            assert ids.tolist() == theirs["ids"]
+            for number, found, expected in zip(ids.tolist(), spans.tolist(), theirs["offsets"]):
+                if oracle.is_byte(number) and expected[0] == expected[1]:
+                    assert found == [expected[0], expected[0] + 1], text
+                else:
+                    assert tuple(found) == expected, text
+
+
+def test_a_text_behind_a_control_token_gets_no_blank(loaded: dict[str, Tokenizer]) -> None:
+    for kind, tokenizer in loaded.items():
+        alone, behind = tokenizer.encode_batch(["咳嗽 a"])[0], tokenizer.encode_batch(["咳嗽 a"], continues=True)[0]
+        assert tokenizer.decode(behind) == "咳嗽 a"
+        assert (alone.tolist() == behind.tolist()) is (kind != "sentencepiece")
 
 
 @pytest.mark.parametrize("separators", ["\n ，。", " ", "，", ""])

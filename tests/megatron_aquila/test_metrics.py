@@ -6,12 +6,10 @@ import math
 from pathlib import Path
 
 import pytest
-import torch
 
 from megatron_aquila import metrics
-from megatron_aquila.datasets.batch import MicroBatch
+from megatron_aquila.datasets.batch import volume_of
 from megatron_aquila.shapes import SHAPES
-from megatron_aquila.trainer import _mean_attended
 
 
 def test_resuming_drops_what_was_logged_after_the_checkpoint_and_a_half_line(tmp_path: Path) -> None:
@@ -44,16 +42,20 @@ def test_mfu_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two devices of 100 TFLOP/s, 40 TFLOP in 0.5 s."""
     now = iter([10.0, 10.5])
     monkeypatch.setattr(metrics.time, "perf_counter", lambda: next(now))
-    throughput = metrics.Throughput(100.0, devices=2)
-    throughput.add(tokens=1000, flops=40e12)
-    assert throughput.report() == {"throughput/tokens_per_second": 2000.0, "throughput/mfu": pytest.approx(0.4)}
+    throughput = metrics.Throughput(100.0, devices=2, sample_name="pairs")
+    throughput.add(samples=5, tokens=1000, computed=1250, flops=40e12)
+    assert throughput.report() == {
+        "throughput/tokens_per_second": 2000.0,
+        "throughput/pairs_per_second": 10.0,
+        "throughput/fill": 0.8,
+        "throughput/mfu": pytest.approx(0.4),
+    }
 
 
 def test_attention_counts_per_document() -> None:
     """Documents of 2 and 6 tokens attend to (4 + 36) / 8 = 5 tokens on average, not to 8."""
-    empty = torch.zeros(1, 8, dtype=torch.long)
-    batch = MicroBatch(empty, empty, empty, [0, 2, 8])
-    assert _mean_attended([batch, batch]) == 5.0
+    volume = volume_of(1, [0, 2, 8])
+    assert (volume.tokens, volume.attended / volume.tokens) == (8, 5.0)
     shape = SHAPES["aquila-tiny"]
     attention = shape.flops_per_token(5) - shape.flops_per_token(0)
     assert attention == 12 * shape.num_layers * shape.hidden_size * 5

@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from data_tools.indexing import IndexOptions, build_index
 from megatron_aquila.datasets.batch import IGNORE_INDEX, document_bounds, restarting_positions
-from megatron_aquila.datasets.sampler import micro_batch_indices
+from megatron_aquila.datasets.sampler import deal
 from megatron_aquila.errors import ConfigError
 from megatron_aquila.stages.cpt import ContinuedPretraining
 from tests.data_tools.small_tokenizer import make_tokenizer
@@ -23,21 +23,22 @@ from tests.megatron_aquila.corpora import build_corpus, recipe
 
 
 @pytest.mark.parametrize(("data_size", "micro_batch_size"), [(1, 1), (1, 4), (2, 2), (4, 1), (3, 4)])
-def test_every_layout_reads_the_same_samples_once(data_size: int, micro_batch_size: int) -> None:
-    read = sorted(
-        index
-        for rank in range(data_size)
-        for batch in micro_batch_indices(
-            48, global_batch_size=24, micro_batch_size=micro_batch_size, data_rank=rank, data_size=data_size
+@pytest.mark.parametrize(("rows", "multiple"), [(24, 1), (25, 1), (23, 2), (1, 4), (0, 1)])
+def test_every_layout_reads_the_same_rows_once(data_size: int, micro_batch_size: int, rows: int, multiple: int) -> None:
+    dealt = [
+        deal(
+            range(48, 48 + rows),
+            micro_batch_size=micro_batch_size,
+            data_rank=rank,
+            data_size=data_size,
+            multiple=multiple,
         )
-        for index in batch
-    )
-    assert read == list(range(48, 72))
-
-
-def test_batch_that_does_not_divide_is_refused() -> None:
-    with pytest.raises(ValueError, match="global_batch_size 10 is not a multiple"):
-        micro_batch_indices(0, global_batch_size=10, micro_batch_size=4, data_rank=0, data_size=1)
+        for rank in range(data_size)
+    ]
+    assert sorted(row for batches in dealt for batch in batches for row in batch) == list(range(48, 48 + rows))
+    assert len({len(batches) for batches in dealt}) == 1
+    assert len(dealt[0]) % multiple == 0 and len(dealt[0]) >= 1
+    assert all(len(batch) <= micro_batch_size for batches in dealt for batch in batches)
 
 
 def test_bounds_and_positions() -> None:
@@ -79,7 +80,7 @@ def test_samples_are_the_documents_end_to_end(corpus: Path, tmp_path: Path) -> N
     stage = ContinuedPretraining(recipe(corpus, tmp_path, evaluation__every=0))
     with world_of_one():
         train, valid = stage.datasets()
-    assert valid is None and len(train) >= 80
+    assert valid is None and train.steps == 10 and list(train.step(9)) == list(range(72, 80))
     texts = b"".join((corpus / f"{name}.bin").read_bytes() for name in ("medical", "general"))
     end = stage.tokenizer.eod_id
     pieces = 0

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from megatron_aquila.config import RunConfig
-from megatron_aquila.datasets.batch import IGNORE_INDEX, MicroBatch, document_bounds, restarting_positions
-from megatron_aquila.datasets.sampler import micro_batch_indices
+from megatron_aquila.datasets.batch import IGNORE_INDEX, MicroBatch, document_bounds, make_batch, volume_of
+from megatron_aquila.datasets.sampler import deal
 from megatron_aquila.losses.language_modelling import negative_log_likelihood
 
 TINY = {
@@ -63,7 +63,7 @@ def micro_batch(tokens: torch.Tensor) -> MicroBatch:
     inputs, labels = tokens[:, :-1], tokens[:, 1:]
     labels = labels.masked_fill(inputs == END_OF_DOCUMENT, IGNORE_INDEX)
     bounds = document_bounds(inputs, END_OF_DOCUMENT)
-    return MicroBatch(inputs.reshape(1, -1), labels.reshape(1, -1), restarting_positions(bounds).unsqueeze(0), bounds)
+    return make_batch(inputs.reshape(-1), labels.reshape(-1), bounds, volume_of(len(tokens), bounds))
 
 
 def loss(logps: torch.Tensor, batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
@@ -95,9 +95,8 @@ class Engine:
         training = self.run.training
         return [
             micro_batch(data[indices])
-            for indices in micro_batch_indices(
-                first,
-                global_batch_size=training.global_batch_size,
+            for indices in deal(
+                range(first, first + training.global_batch_size),
                 micro_batch_size=training.micro_batch_size,
                 data_rank=self.layout.data_rank,
                 data_size=self.layout.data_size,
@@ -110,19 +109,18 @@ class Engine:
         from megatron_aquila.engine.step import apply_update, clear_gradients, run_schedule
         from megatron_aquila.schedule import learning_rate
 
-        set_learning_rate(self.optimizer, learning_rate(step + 1, self.run.total_steps, self.run.optimizer))
+        set_learning_rate(self.optimizer, learning_rate(step + 1, self.run.training.steps, self.run.optimizer))
         clear_gradients(self.chunks, self.optimizer)
-        means = run_schedule(
+        report = run_schedule(
             self.chunks,
             self.batches(step * self.run.training.global_batch_size, data),
             loss,
             metric_names=(),
-            tokens_per_micro_batch=self.run.training.micro_batch_size * LENGTH,
             device=self.device,
             forward_only=not update,
         )
         norm = apply_update(self.optimizer).grad_norm if update else 0.0
-        return {**means, "grad_norm": norm}
+        return {**report.means, "count": report.count, "grad_norm": norm}
 
     def weights(self) -> dict[str, torch.Tensor] | None:
         """All global tensors, gathered to every rank."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,11 @@ def logits_and_checkpoint(directory: str, output: str, **changes: Any) -> Any:
             Path(output) / "checkpoints",
             1,
             snapshot.write,
-            state={"shape": json.loads(reader.shape.model_dump_json()), **snapshot.state()},
+            state={
+                "shape": json.loads(reader.shape.model_dump_json()),
+                "chat_template": "aquila",
+                **snapshot.state(),
+            },
             keep=1,
             communicator=layout,
         )
@@ -165,10 +170,12 @@ def test_logits_equal_transformers_and_export_returns_the_input(name: str, tmp_p
 
 
 def _assert_export_equals(run: Path, source: Path, output: Path) -> None:
+    from data_tools.chat import TEMPLATES
     from megatron_aquila.huggingface import export
 
     _copy_tokenizer(run / "tokenizer")
     export(run, output)
+    assert (output / "chat_template.jinja").read_text(encoding="utf-8") == TEMPLATES["aquila"].jinja()
     given: dict[str, torch.Tensor] = {}
     for file in source.glob("*.safetensors"):
         given |= load_file(file)
@@ -184,10 +191,47 @@ def _assert_export_equals(run: Path, source: Path, output: Path) -> None:
     assert AutoConfig.from_pretrained(output).vocab_size == model.get_input_embeddings().weight.shape[0]
 
 
-def _copy_tokenizer(directory: Path) -> None:
+def _copy_tokenizer(directory: Path, control_tokens: Sequence[str] = ()) -> None:
     from data_tools.tokenizer_training import train_from_texts
 
-    train_from_texts(["fever and cough", "发热 咳嗽", "the patient rests"] * 20, directory, vocab_size=300)
+    texts = ["fever and cough", "发热 咳嗽", "the patient rests"] * 20
+    train_from_texts(texts, directory, vocab_size=300, control_tokens=control_tokens)
+
+
+@pytest.mark.parametrize(("name", "ends"), [("chatml", [2, 5]), ("aquila-v1", 2), ("aquila-chat", 2)])
+def test_an_export_carries_the_chat_template(name: str, ends: list[int] | int, tmp_path: Path) -> None:
+    """transformers alone, from the directory alone, renders as training did, and stops where the template says."""
+    from transformers import AutoTokenizer, GenerationConfig
+
+    from data_tools.chat import TEMPLATES, ChatEncoder
+    from data_tools.tokenizers import load_tokenizer
+    from megatron_aquila.huggingface import HuggingFaceReader, write_model
+
+    _random_llama(tmp_path / "source", {"vocab_size": 300})
+    _copy_tokenizer(tmp_path / "tokenizer", ["<|im_start|>", "<|im_end|>", "<|startofpiece|>", "<|endofpiece|>"])
+    reader = HuggingFaceReader(tmp_path / "source")
+    shape = reader.shape.model_copy(update={"eos_id": 2})
+    tokenizer = load_tokenizer(tmp_path / "tokenizer")
+    output = tmp_path / "export"
+    write_model(output, shape, reader, "", tokenizer, chat_template=TEMPLATES[name])
+    theirs = AutoTokenizer.from_pretrained(output)
+    turns = [("user", "发热 fever?"), ("assistant", "the patient rests"), ("user", "咳嗽")]
+    messages = [{"role": role, "content": content} for role, content in turns]
+    prompt = ChatEncoder(TEMPLATES[name], tokenizer).prompt(messages).tolist()
+    assert theirs.apply_chat_template(messages, add_generation_prompt=True).input_ids == prompt
+    assert GenerationConfig.from_pretrained(output).eos_token_id == ends
+    plain = write_model(tmp_path / "plain", shape, reader, "", tokenizer)
+    assert not (plain / "chat_template.jinja").exists()
+    assert json.loads((plain / "generation_config.json").read_text(encoding="utf-8"))["eos_token_id"] == 2
+
+
+def test_an_unknown_chat_template_is_refused() -> None:
+    from megatron_aquila.checkpoint import Checkpoint
+    from megatron_aquila.huggingface import HuggingFaceError, _chat_template_of
+
+    checkpoint = Checkpoint(Path("run/checkpoints/step-00000001"), 1, {"chat_template": "vicuna"}, {})
+    with pytest.raises(HuggingFaceError, match="step-00000001: there is no chat template 'vicuna': give one of"):
+        _chat_template_of(checkpoint)
 
 
 def test_2023_aquila_config_loads_with_its_silent_defaults(tmp_path: Path) -> None:

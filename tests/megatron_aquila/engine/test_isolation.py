@@ -46,7 +46,6 @@ def logps_before_and_after(**changes: Any) -> list[Any]:
                 [micro_batch(tokens)] * 2,  # as many as an interleaved schedule wants
                 keep,
                 metric_names=(),
-                tokens_per_micro_batch=2 * LENGTH,
                 device=device,
                 forward_only=True,
             )
@@ -79,17 +78,16 @@ def gradients(cut: dict[str, Any]) -> Any:
     with parallel_world(run, device) as layout:
         engine = Engine(run, layout)
         clear_gradients(engine.chunks, engine.optimizer)
-        means = run_schedule(
+        report = run_schedule(
             engine.chunks,
             engine.batches(0, data),
             loss,
             metric_names=(),
-            tokens_per_micro_batch=run.training.micro_batch_size * LENGTH,
             device=device,
             forward_only=False,
         )
         grads = {name: p.main_grad.clone().numpy() for name, p in engine.chunks[0].named_parameters()}
-    return means, grads
+    return {**report.means, "count": report.count}, grads
 
 
 @pytest.mark.parametrize(

@@ -49,8 +49,8 @@ def twenty_steps(**changes: Any) -> tuple[list[dict[str, float]], dict[str, torc
     run = tiny_run(**changes)
     with parallel_world(run, choose_device("cpu")) as layout:
         engine = Engine(run, layout)
-        data = rows(run.training.global_batch_size * run.total_steps)
-        reports = [engine.step(step, data) for step in range(run.total_steps)]
+        data = rows(run.training.global_batch_size * run.training.steps)
+        reports = [engine.step(step, data) for step in range(run.training.steps)]
         weights = engine.weights()
     return reports, {name: value.numpy() for name, value in weights.items()}
 
