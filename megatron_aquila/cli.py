@@ -149,6 +149,7 @@ def _in_world(verb: str, recipe: Path, overrides: list[str]) -> "RunConfig":
     from megatron_aquila.layout import require_layout
 
     config = load_config(recipe, overrides)
+    launch.require_environment(config, os.environ)
     os.environ.update(launch.environment_from_slurm(os.environ))
     if not launch.in_world(os.environ):
         processes = launch.processes_needed(config, 0 if config.device == "cpu" else launch.visible_gpus())

@@ -29,6 +29,7 @@ from megatron_aquila.layout import (
     preference_problems,
     schedule_problems,
     shape_problems,
+    sharding_problems,
 )
 from megatron_aquila.layout import check_layout as check_layout
 from megatron_aquila.layout import require_layout as require_layout
@@ -153,9 +154,10 @@ class ParallelConfig(Section):
     sequence_parallel: bool = Field(
         default=False, description="split norms and dropout along the sequence over the tensor-parallel ranks"
     )
-    distributed_optimizer: bool = Field(
-        default=True,
-        description="split optimizer state over data-parallel ranks; costs nothing, saves memory",
+    sharding: Literal["none", "optimizer", "full"] = Field(
+        default="optimizer",
+        description="what is split over data-parallel ranks: nothing, optimizer state (ZeRO-1), or weights and "
+        "gradients too (ZeRO-3, Megatron-FSDP)",
     )
     overlap_grad_reduce: bool = Field(default=False, description="reduce gradients during the backward pass")
     overlap_param_gather: bool = Field(default=False, description="gather parameters during the forward pass")
@@ -167,10 +169,15 @@ class ParallelConfig(Section):
             problems.append("sequence_parallel needs tensor_parallel above 1")
         if self.virtual_pipeline and self.pipeline_parallel == 1:
             problems.append("virtual_pipeline needs pipeline_parallel above 1")
-        if self.overlap_param_gather and not self.distributed_optimizer:
-            problems.append("overlap_param_gather needs distributed_optimizer")
+        if self.overlap_param_gather and self.sharding == "none":
+            problems.append("overlap_param_gather needs sharding optimizer or full")
         if self.overlap_param_gather and not self.overlap_grad_reduce:
             problems.append("overlap_param_gather needs overlap_grad_reduce")
+        if self.sharding == "full" and self.pipeline_parallel > 1:
+            problems.append(
+                "sharding full does not go with pipeline_parallel: Megatron-FSDP wants every rank of the world in its "
+                "mesh of data and tensor parallelism; set pipeline_parallel=1, or sharding=optimizer"
+            )
         _refuse(problems)
         return self
 
@@ -359,7 +366,9 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _sections_fit(self) -> "RunConfig":
-        problems = schedule_problems(self) + batch_problems(self, self.parallel.data_parallel) + length_problems(self)
+        replicas = self.parallel.data_parallel
+        problems = schedule_problems(self) + batch_problems(self, replicas) + sharding_problems(self, replicas)
+        problems += length_problems(self)
         if self.evaluation.every and self.data.valid is None and self.data.split[1] == 0.0:
             problems.append("evaluation.every is set but data.split leaves nothing for validation; set it to 0")
         if self.checkpoint.best and not self.evaluation.every:

@@ -58,6 +58,16 @@ def processes_needed(config: RunConfig, gpus: int) -> int:
     return gpus if parallel.data_parallel is None else named
 
 
+def require_environment(config: RunConfig, environ: Mapping[str, str]) -> None:
+    """Raise ConfigError when a variable that CUDA reads at its start would spoil the run."""
+    single_queue = environ.get("CUDA_DEVICE_MAX_CONNECTIONS") == "1"
+    if config.parallel.sharding == "full" and config.device != "cpu" and single_queue:
+        raise ConfigError(
+            "parallel.sharding full gathers weights while it computes, and CUDA_DEVICE_MAX_CONNECTIONS=1 lets a GPU "
+            "do one thing at a time: unset the variable"
+        )
+
+
 def visible_gpus() -> int:
     """GPUs that torch sees here, counted without taking a context on any."""
     import torch

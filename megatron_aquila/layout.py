@@ -38,7 +38,7 @@ def check_layout(config: RunConfig, world_size: int) -> list[str]:
             *problems,
             f"{sizes} x data_parallel {parallel.data_parallel} needs {needed} processes, not {world_size}",
         ]
-    return problems + batch_problems(config, replicas)
+    return problems + batch_problems(config, replicas) + sharding_problems(config, replicas)
 
 
 def require_layout(config: RunConfig, world_size: int) -> None:
@@ -113,6 +113,23 @@ def batch_problems(config: RunConfig, replicas: int | None) -> list[str]:
             f"parallel.pipeline_parallel {parallel.pipeline_parallel}"
         ]
     return []
+
+
+def sharding_problems(config: RunConfig, replicas: int | None) -> list[str]:
+    """What keeps ``parallel.sharding: full`` from working; ``replicas`` are counted where they are known."""
+    problems: list[str] = []
+    if config.parallel.sharding != "full":
+        return problems
+    # Its ranks may hold nothing of a parameter, and the loss scaler of Megatron-core 0.16 asks each for a gradient
+    if config.training.precision == "fp16":
+        problems.append("parallel.sharding full does not go with training.precision fp16: use bf16 or fp32")
+    # Megatron-FSDP 0.16 with one rank adds its gradient buffer to itself after every micro-batch
+    if replicas == 1:
+        problems.append(
+            "parallel.sharding full divides the weights among data-parallel replicas, and here is one: set "
+            "parallel.data_parallel=2 or more, or sharding=optimizer"
+        )
+    return problems
 
 
 def shape_problems(config: RunConfig, shape: ModelShape) -> list[str]:

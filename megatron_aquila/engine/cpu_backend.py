@@ -16,6 +16,7 @@ Upstream: no issue plans CPU support; the calls patched here are those of 0.16.1
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -70,6 +71,9 @@ class _Stream:
 
     def synchronize(self) -> None: ...
 
+    def record_event(self, event: Any = None) -> _Event:
+        return event or _Event()
+
 
 class _Event:
     def __init__(self, *_: Any, **__: Any) -> None: ...
@@ -79,6 +83,15 @@ class _Event:
     def wait(self, *_: Any) -> None: ...
 
     def synchronize(self) -> None: ...
+
+
+class _CurrentDevice(str):
+    """The CPU wherever torch takes a device; and a number in `f"cuda:{...}"`, which Megatron-FSDP makes to compare."""
+
+    __slots__ = ()
+
+    def __format__(self, _: str) -> str:
+        return "0"
 
 
 @contextlib.contextmanager
@@ -106,7 +119,7 @@ def activate() -> None:
 
     # One function for each name: the compiler's table of torch functions refuses an object that it meets twice.
     cuda: Any = torch.cuda
-    cuda.current_device = lambda: CPU
+    cuda.current_device = lambda: _CurrentDevice("cpu")
     cuda.set_device = lambda *_: None
     cuda.synchronize = lambda *_: None
     cuda.empty_cache = lambda: None
@@ -124,6 +137,10 @@ def activate() -> None:
         torch.set_rng_state(new_state)
 
     megatron_random._set_cuda_rng_state = set_rng_state
+
+    # It warns that the model is not on the current device, `cuda:0`.
+    fsdp = logging.getLogger("megatron.core.distributed.fsdp.src.megatron_fsdp.megatron_fsdp")
+    fsdp.addFilter(lambda record: "instead of the current device" not in record.getMessage())
 
     _active = _CudaMeansCpu()
     _active.__enter__()

@@ -1,6 +1,6 @@
 """Gradient buffers, Adam and its state as global tensors.
 
-Megatron builds the optimizer in three forms, chosen by precision and by `parallel.distributed_optimizer`. What a
+Megatron builds the optimizer in three forms, chosen by precision and by `parallel.sharding`. What a
 checkpoint needs of all three is the same: for each parameter, the float32 values being optimised and Adam's two
 moments. `OptimizerState` finds them and moves them to and from global tensors.
 """
@@ -8,7 +8,7 @@ moments. `OptimizerState` finds them and moves them to and from global tensors.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from megatron.core.distributed import (
@@ -22,20 +22,32 @@ from megatron.core.optimizer.optimizer import ChainedOptimizer
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from megatron_aquila.config import RunConfig
+from megatron_aquila.engine.fsdp import FullySharded, held_parts, to_local
 from megatron_aquila.engine.parallel import Layout
 from megatron_aquila.engine.placement import Placement, place_parameters
 from megatron_aquila.global_tensors import TensorReader
 from megatron_aquila.shapes import ModelShape
 
+DataParallel: TypeAlias = DistributedDataParallel | FullySharded
+
 
 def wrap_data_parallel(
     run: RunConfig, config: TransformerConfig, chunks: Sequence[torch.nn.Module]
-) -> list[DistributedDataParallel]:
-    """Give every chunk contiguous float32 gradient buffers and wire their reduction into the schedule."""
+) -> list[DataParallel]:
+    """Give every chunk contiguous float32 gradient buffers and wire their reduction into the schedule.
+
+    With `parallel.sharding: full` the chunks' weights are divided among the data-parallel ranks here: load them before.
+    """
     parallel = run.parallel
+    config.finalize_model_grads_func = finalize_model_grads
+    if parallel.sharding == "full":
+        device = next(chunks[0].parameters()).device
+        fully_sharded = FullySharded(config, chunks[0], device)  # `layout.py` lets no pipeline come here
+        config.no_sync_func = fully_sharded.no_sync
+        return [fully_sharded]
     ddp_config = DistributedDataParallelConfig(
         grad_reduce_in_fp32=True,
-        use_distributed_optimizer=parallel.distributed_optimizer,
+        use_distributed_optimizer=parallel.sharding == "optimizer",
         overlap_grad_reduce=parallel.overlap_grad_reduce,
         overlap_param_gather=parallel.overlap_param_gather,
         check_for_nan_in_grad=False,  # the trainer's policy decides, on the reduced norm
@@ -49,7 +61,6 @@ def wrap_data_parallel(
     def single_or_list(values: list[Any]) -> Any:
         return values[0] if len(values) == 1 else values
 
-    config.finalize_model_grads_func = finalize_model_grads
     if parallel.overlap_grad_reduce:
         config.no_sync_func = single_or_list([chunk.no_sync for chunk in wrapped])
         config.grad_sync_func = single_or_list([chunk.start_grad_sync for chunk in wrapped])
@@ -58,9 +69,7 @@ def wrap_data_parallel(
     return wrapped
 
 
-def build_optimizer(
-    run: RunConfig, config: TransformerConfig, chunks: list[DistributedDataParallel]
-) -> MegatronOptimizer:
+def build_optimizer(run: RunConfig, config: TransformerConfig, chunks: list[DataParallel]) -> MegatronOptimizer:
     """AdamW with global norm clipping; no weight decay on norms and biases. The trainer sets the learning rate."""
     settings = run.optimizer
     optimizer = get_megatron_optimizer(
@@ -77,7 +86,7 @@ def build_optimizer(
             # The loss is a sum over tokens: 2^16 for its mean. Megatron's 2^32 would skip tens of steps to come down.
             initial_loss_scale=max(1.0, 2.0**16 / (run.training.micro_batch_size * run.data.sequence_length)),
             params_dtype=config.params_dtype,
-            use_distributed_optimizer=run.parallel.distributed_optimizer,
+            use_distributed_optimizer=run.parallel.sharding != "none",
             overlap_param_gather=run.parallel.overlap_param_gather,
         ),
         chunks,
@@ -92,14 +101,17 @@ def set_learning_rate(optimizer: MegatronOptimizer, lr: float) -> None:
         group["lr"] = lr * group.get("lr_mult", 1.0)
 
 
-def gather_parameters(chunks: Sequence[DistributedDataParallel]) -> None:
+def gather_parameters(chunks: Sequence[DataParallel]) -> None:
     """Complete the weights after an update, before they are evaluated or saved.
 
     With `overlap_param_gather` a rank holds new values of its own part only until the next training step's forward
-    gathers the rest; an evaluation or a checkpoint before that would see a mixture of two steps.
+    gathers the rest; an evaluation or a checkpoint before that would see a mixture of two steps. Fully sharded weights
+    are gathered by every forward, and saved from where they lie.
     """
     for chunk in chunks:
-        if chunk.ddp_config.overlap_param_gather:
+        if isinstance(chunk, FullySharded):
+            chunk.release_weights()
+        elif chunk.ddp_config.overlap_param_gather:
             chunk.start_param_sync(force_sync=True)
 
 
@@ -118,6 +130,7 @@ class OptimizerState:
     ) -> None:
         self._optimizers = optimizer.chained_optimizers if isinstance(optimizer, ChainedOptimizer) else [optimizer]
         self._placed = place_parameters(chunks, shape, layout)
+        self._held = held_parts(chunks)
         self._layout = layout
 
     def blocks(self) -> Iterator[tuple[str, tuple[int, ...], tuple[int, ...], torch.Tensor]]:
@@ -171,15 +184,15 @@ class OptimizerState:
     ) -> Iterator[tuple[str, torch.Tensor]]:
         if parameter.dtype != torch.float32:
             yield "main", flat_main
-        yield "exp_avg", state["exp_avg"].view(-1)
-        yield "exp_avg_sq", state["exp_avg_sq"].view(-1)
+        yield "exp_avg", to_local(state["exp_avg"]).view(-1)
+        yield "exp_avg_sq", to_local(state["exp_avg_sq"]).view(-1)
 
     def _sharded(self, parameter: torch.nn.Parameter) -> bool:
         return isinstance(self._owner(parameter), DistributedOptimizer)
 
     def _owner(self, parameter: torch.nn.Parameter) -> MegatronOptimizer | None:
         for optimizer in self._optimizers:
-            if isinstance(optimizer, DistributedOptimizer):
+            if isinstance(optimizer, DistributedOptimizer) and not self._held:
                 if parameter in optimizer.model_param_group_index_map:
                     return optimizer
             else:
@@ -195,7 +208,9 @@ class OptimizerState:
             if owner is None:  # another data-parallel rank updates all of it
                 continue
             start = 0
-            if isinstance(owner, DistributedOptimizer):
+            if parameter in self._held:
+                main, start = self._held[parameter].main, self._held[parameter].start
+            elif isinstance(owner, DistributedOptimizer):
                 group, order = owner.model_param_group_index_map[parameter]
                 main = owner.optimizer.param_groups[group]["params"][order]
                 start = owner._get_model_param_range_map(parameter)["param"].start
@@ -208,4 +223,4 @@ class OptimizerState:
                 if self._counts_per_parameter():
                     state["step"] = torch.zeros(())
             if state:
-                yield parameter, placement, main.data.view(-1), start, state
+                yield parameter, placement, to_local(main.data).view(-1), start, state

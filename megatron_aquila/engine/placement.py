@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
+from megatron_aquila.engine.fsdp import local_parameters
 from megatron_aquila.engine.model import bare
 from megatron_aquila.engine.parallel import Layout
 from megatron_aquila.global_tensors import global_shapes
@@ -92,9 +93,9 @@ def place_parameters(
     """Every parameter of this rank with its placement, in a fixed order."""
     placed = []
     for chunk in chunks:
-        model = bare(chunk)
-        for local_name, parameter in model.named_parameters():
-            name = global_name(local_name, [layer.layer_number for layer in model.decoder.layers], shape)
+        layer_numbers = [layer.layer_number for layer in bare(chunk).decoder.layers]
+        for local_name, parameter in local_parameters(chunk):
+            name = global_name(local_name, layer_numbers, shape)
             placed.append((parameter, _place(name, tuple(parameter.shape), shape, layout)))
     return placed
 

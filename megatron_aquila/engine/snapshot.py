@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from megatron.core.tensor_parallel.random import get_cuda_rng_tracker
 
+from megatron_aquila.engine.fsdp import held_parts
 from megatron_aquila.engine.optimizer import OptimizerState
 from megatron_aquila.engine.parallel import Layout
 from megatron_aquila.engine.placement import place_parameters
@@ -49,10 +50,14 @@ class Snapshot:
                 set_state(reader.read(key, (0,), reader.shape(key)))
 
     def _shards(self) -> Iterator[Shard]:
-        if self._layout.data_rank == 0:
+        held = held_parts(self._chunks)
+        if held or self._layout.data_rank == 0:
             for parameter, placement in place_parameters(self._chunks, self._shape, self._layout):
                 if placement.writes:
-                    for view, offset in placement.views(parameter.detach().view(-1)):
+                    flat, start = parameter.detach().view(-1), 0
+                    if parameter in held:
+                        flat, start = held[parameter].model, held[parameter].start
+                    for view, offset in placement.views(flat, start):
                         yield Shard(f"model.{placement.name}", placement.global_shape, offset, view)
         for name, shape, offset, view in self._optimizer.blocks():
             yield Shard(name, shape, offset, view)

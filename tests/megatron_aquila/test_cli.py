@@ -108,6 +108,11 @@ def test_config_schema_is_json_schema() -> None:
             "aquila: training.global_batch_size 20 is not a multiple of training.micro_batch_size 8 x 1 "
             "data-parallel replicas\n",
         ),
+        (
+            ["train", str(RECIPE), "parallel.sharding=full"],
+            "aquila: parallel.sharding full divides the weights among data-parallel replicas, and here is one: set "
+            "parallel.data_parallel=2 or more, or sharding=optimizer\n",
+        ),
     ],
 )
 def test_a_users_mistake_is_one_sentence_and_exit_code_2(arguments: list[str], said: str) -> None:

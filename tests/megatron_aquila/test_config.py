@@ -148,6 +148,17 @@ def test_each_problem_is_one_line_with_its_place(recipe: Path) -> None:
         (["parallel.virtual_pipeline=2"], "virtual_pipeline needs pipeline_parallel above 1"),
         (["parallel.overlap_param_gather=true"], "overlap_param_gather needs overlap_grad_reduce"),
         (
+            [f"parallel.{key}" for key in ("overlap_param_gather=true", "overlap_grad_reduce=true", "sharding=none")],
+            "overlap_param_gather needs sharding optimizer or full",
+        ),
+        (
+            ["parallel.sharding=full", "parallel.pipeline_parallel=2"],
+            "sharding full does not go with pipeline_parallel",
+        ),
+        (["parallel.sharding=full", "training.precision=fp16"], "sharding full does not go with training.precision"),
+        (["parallel.sharding=full", "parallel.data_parallel=1"], "among data-parallel replicas, and here is one"),
+        (["parallel.sharding=zero3"], "parallel.sharding is 'zero3': Input should be 'none', 'optimizer' or 'full'"),
+        (
             ["parallel.tensor_parallel=4"],
             "num_query_groups 2 is not a multiple of parallel.tensor_parallel 4",
         ),
@@ -247,6 +258,8 @@ def test_every_key_is_described_in_the_schema() -> None:
         (["parallel.tensor_parallel=2", "parallel.data_parallel=2"], 2, ["needs 4 processes, not 2"]),
         (["parallel.tensor_parallel=2", "parallel.data_parallel=2"], 4, []),
         (["parallel.pipeline_parallel=2", "parallel.virtual_pipeline=2"], 2, []),
+        (["parallel.sharding=full", "parallel.tensor_parallel=2"], 4, []),
+        (["parallel.sharding=full", "parallel.tensor_parallel=2"], 2, ["set parallel.data_parallel=2 or more"]),
         (
             # three micro-batches through a pipeline of two: the interleaved schedule cannot
             ["parallel.pipeline_parallel=2", "parallel.virtual_pipeline=2", "training.global_batch_size=3"],

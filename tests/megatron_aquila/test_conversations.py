@@ -97,7 +97,7 @@ def first_gradients(data: str, output: str, stage: str, **changes: Any) -> Any:
     settings = {
         "training__global_batch_size": 1000,
         "model__hidden_dropout": 0.0,
-        "parallel__distributed_optimizer": False,
+        "parallel__sharding": "none",
         "model__init_std": 0.2,  # gradients worth comparing
         "optimizer__schedule": {"kind": "constant"},
     }

@@ -12,12 +12,18 @@ import pytest
 
 from megatron_aquila.config import RunConfig
 from megatron_aquila.errors import ConfigError
-from megatron_aquila.launch import environment_from_slurm, first_host, in_world, processes_needed
+from megatron_aquila.launch import (
+    environment_from_slurm,
+    first_host,
+    in_world,
+    processes_needed,
+    require_environment,
+)
 
 ROOT = Path(__file__).parents[2]
 
 
-def config(device: str = "auto", **parallel: int) -> RunConfig:
+def config(device: str = "auto", **parallel: int | str) -> RunConfig:
     return RunConfig.model_validate(
         {
             "name": "launch",
@@ -54,6 +60,15 @@ def test_too_few_gpus() -> None:
         processes_needed(config("cuda"), 0)
     with pytest.raises(ConfigError, match="needs 4 GPUs and this machine has 2"):
         processes_needed(config(tensor_parallel=2, pipeline_parallel=2), 2)
+
+
+def test_one_queue_to_a_gpu_is_not_enough_for_full_sharding() -> None:
+    one_queue = {"CUDA_DEVICE_MAX_CONNECTIONS": "1"}
+    with pytest.raises(ConfigError, match="CUDA_DEVICE_MAX_CONNECTIONS=1"):
+        require_environment(config("cuda", sharding="full"), one_queue)
+    require_environment(config("cuda", sharding="full"), {"CUDA_DEVICE_MAX_CONNECTIONS": "8"})
+    require_environment(config("cpu", sharding="full"), one_queue)
+    require_environment(config("cuda", sharding="optimizer"), one_queue)
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def assert_same_run(output: Path, reference: Path) -> None:
 
 
 LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
-    "one": (1, {"parallel__distributed_optimizer": False}),
+    "one": (1, {"parallel__sharding": "none"}),
     "TP2+SP bf16": (
         2,
         {"parallel__tensor_parallel": 2, "parallel__sequence_parallel": True, "training__precision": "bf16"},
@@ -64,10 +64,11 @@ LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     # deterministic: torch then fills fresh memory with NaN, so that what a resume forgets to load cannot hide
     "fp16": (
         1,
-        {"training__precision": "fp16", "training__deterministic": True, "parallel__distributed_optimizer": False},
+        {"training__precision": "fp16", "training__deterministic": True, "parallel__sharding": "none"},
     ),
     "PP2": (2, {"parallel__pipeline_parallel": 2}),
-    "DP2 distributed optimizer": (2, {}),
+    "DP2 sharded optimizer": (2, {}),
+    "DP2 full bf16": (2, {"parallel__sharding": "full", "training__precision": "bf16"}),
     "DP2 overlap": (2, {"parallel__overlap_grad_reduce": True, "parallel__overlap_param_gather": True}),
 }
 
@@ -90,7 +91,9 @@ RESHAPES: list[tuple[tuple[int, dict[str, Any]], tuple[int, dict[str, Any]]]] = 
     ((1, {}), (2, {"parallel__tensor_parallel": 2})),
     ((2, {"parallel__tensor_parallel": 2}), (2, {"parallel__pipeline_parallel": 2})),
     ((2, {}), (2, {"parallel__tensor_parallel": 2})),
-    ((2, {"parallel__pipeline_parallel": 2}), (2, {"parallel__distributed_optimizer": False})),
+    ((2, {"parallel__pipeline_parallel": 2}), (2, {"parallel__sharding": "none"})),
+    ((2, {"parallel__sharding": "full"}), (2, {"parallel__tensor_parallel": 2})),
+    ((2, {"parallel__pipeline_parallel": 2}), (2, {"parallel__sharding": "full"})),
 ]
 
 

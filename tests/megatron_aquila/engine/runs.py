@@ -32,7 +32,7 @@ def tiny_run(**changes: Any) -> RunConfig:
         "device": "cpu",
         "model": {"shape": dict(TINY), "vocab_divisible_by": 16},
         "data": {"train": [{"path": "unused"}], "tokenizer": "unused", "sequence_length": LENGTH},
-        "parallel": {"distributed_optimizer": False},
+        "parallel": {"sharding": "none"},
         "training": {"steps": 20, "global_batch_size": 8, "micro_batch_size": 2, "precision": "fp32"},
         # Adam divides by the root of the gradient's square: a larger eps keeps rounding of zeros from being learned
         "optimizer": {"lr": 5e-3, "eps": 1e-5, "schedule": {"kind": "constant"}},

@@ -71,7 +71,7 @@ def gradients(cut: dict[str, Any]) -> Any:
     from megatron_aquila.engine.step import clear_gradients, run_schedule
     from tests.megatron_aquila.engine.runs import loss
 
-    run = tiny_run(training__global_batch_size=12, parallel__distributed_optimizer=False, **cut)
+    run = tiny_run(training__global_batch_size=12, parallel__sharding="none", **cut)
     data = rows(12)
     data[::2, 3::4] = END_OF_DOCUMENT  # half of the rows have far fewer supervised tokens
     device = choose_device("cpu")

@@ -17,11 +17,18 @@ LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     "TP2xPP2": (4, {"parallel__tensor_parallel": 2, "parallel__pipeline_parallel": 2}),
     "PP2+VPP2": (2, {"parallel__pipeline_parallel": 2, "parallel__virtual_pipeline": 2}),
     "DP2": (2, {}),
-    "DP2+distributed optimizer": (2, {"parallel__distributed_optimizer": True}),
+    "DP2+sharded optimizer": (2, {"parallel__sharding": "optimizer"}),
+    "DP2+full": (2, {"parallel__sharding": "full"}),
+    "TP2xDP2+SP+full": (
+        4,
+        {"parallel__sharding": "full", "parallel__tensor_parallel": 2, "parallel__sequence_parallel": True},
+    ),
+    "DP2+full+recompute": (2, {"parallel__sharding": "full", "training__recompute": "full"}),
+    "DP2+full+tied": (2, {"parallel__sharding": "full", "model__shape__tie_embeddings": True}),
     "DP2+overlap": (
         2,
         {
-            "parallel__distributed_optimizer": True,
+            "parallel__sharding": "optimizer",
             "parallel__overlap_grad_reduce": True,
             "parallel__overlap_param_gather": True,
         },
