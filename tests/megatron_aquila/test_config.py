@@ -138,7 +138,7 @@ def test_each_problem_is_one_line_with_its_place(recipe: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (["training.tokens=5"], "give exactly one of steps and tokens"),
+        (["training.tokens=5"], "give exactly one of steps, tokens and epochs"),
         (["optimizer.schedule.warmup_steps=5"], "give warmup_ratio or warmup_steps, not both"),
         (["optimizer.schedule.kind=wsd"], "wsd needs decay_ratio or decay_steps above zero"),
         (["optimizer.schedule.decay_steps=5"], "decay_steps belongs to wsd, and kind is cosine"),

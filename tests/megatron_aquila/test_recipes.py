@@ -14,8 +14,12 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 WORLDS = {
     "aquila_med/cpt_stage1.yaml": 24,
     "aquila_med/cpt_stage2.yaml": 24,
+    "aquila_med/sft.yaml": 8,
+    "aquila_med/dpo.yaml": 8,
     "tiny/cpt_stage1.yaml": 2,
     "tiny/cpt_stage2.yaml": 2,
+    "tiny/sft.yaml": 2,
+    "tiny/dpo.yaml": 2,
 }
 
 
@@ -31,7 +35,7 @@ def test_no_recipe_is_left_out() -> None:
 def test_recipe_fits_its_world(name: str, world_size: int) -> None:
     config = load(name)
     assert check_layout(config, world_size) == []
-    assert config.stage == "cpt"
+    assert name.partition("/")[2].startswith(config.stage)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +61,36 @@ def test_the_papers_numbers(name: str, batch: int, lr: float, warmup: float, ste
     assert 24 // config.parallel.model_parallel == 6  # replicas on 3 x 8 GPUs
 
 
+def test_the_papers_numbers_of_fine_tuning() -> None:
+    config = load("aquila_med/sft.yaml")
+    assert (config.training.global_batch_size, config.training.epochs) == (128, 2)
+    assert (config.optimizer.lr, config.optimizer.weight_decay) == (2e-6, 0.1)
+    assert (config.model.attention_dropout, config.model.hidden_dropout) == (0.1, 0.1)
+    assert config.data.sequence_length == 2048
+    assert config.data.split == (90, 10, 0) and config.checkpoint.best
+    assert (config.training.precision, config.parallel.sharding) == ("bf16", "full")
+    assert config.optimizer.schedule.kind == "cosine"
+    assert config.model.resolve() == SHAPES["aquila3-7b"]
+
+
+def test_the_papers_numbers_of_preference_training() -> None:
+    config = load("aquila_med/dpo.yaml")
+    assert (config.training.global_batch_size, config.training.epochs) == (64, 2)
+    assert config.optimizer.lr == 2e-7
+    assert (config.preference.loss, config.preference.beta) == ("sigmoid", 0.03)
+    assert config.optimizer.schedule.kind == "cosine" and config.optimizer.schedule.warmup_ratio
+    assert config.preference.reference_weights is None, "step 0 is checked"
+
+
+@pytest.mark.parametrize("model", ["aquila_med", "tiny"])
+@pytest.mark.parametrize(("before", "after"), [("cpt_stage2", "sft"), ("sft", "dpo")])
+def test_each_stage_goes_on_from_the_one_before(model: str, before: str, after: str) -> None:
+    one, two = load(f"{model}/{before}.yaml"), load(f"{model}/{after}.yaml")
+    assert two.model.weights == one.output
+    assert two.model.resolve() == one.model.resolve()
+    assert two.data.tokenizer == one.data.tokenizer
+
+
 @pytest.mark.parametrize("model", ["aquila_med", "tiny"])
 def test_stage_2_goes_on_from_stage_1(model: str) -> None:
     one, two = load(f"{model}/cpt_stage1.yaml"), load(f"{model}/cpt_stage2.yaml")
@@ -67,7 +101,7 @@ def test_stage_2_goes_on_from_stage_1(model: str) -> None:
 
 
 def test_the_small_road_runs_without_a_gpu() -> None:
-    for stage in ("tiny/cpt_stage1.yaml", "tiny/cpt_stage2.yaml"):
+    for stage in (name for name in WORLDS if name.startswith("tiny/")):
         config = load(stage)
         assert (config.device, config.training.precision) == ("cpu", "fp32")
         assert config.model.resolve().parameters() < 3_000_000
