@@ -1,7 +1,8 @@
-"""The commands of the README in a row: text, tokenizer, index, two stages, export, transformers."""
+"""The commands of the README in a row: text, tokenizer, index, all stages of training, export, transformers."""
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from data_tools.clinic import write_clinic
 from megatron_aquila import metrics
 from megatron_aquila.stages.cpt import ContinuedPretraining
+from tests.megatron_aquila.conversations import KINDS, conversation_recipe
 from tests.megatron_aquila.corpora import recipe, write_recipe
 from tests.megatron_aquila.datasets.test_batches import world_of_one
 
@@ -30,10 +32,11 @@ def losses(run: Path, name: str) -> list[float]:
 
 
 def test_from_text_to_a_model_in_transformers(tmp_path: Path) -> None:
-    write_clinic(tmp_path / "text")
+    write_clinic(tmp_path / "text", dialogue_count=100, train_pairs=48)
     text = {name: tmp_path / "text" / f"{name}.jsonl" for name in ("medical_stage1", "medical_stage2", "general")}
     tokenizer = tmp_path / "tokenizer"
-    aquila("data", "train-tokenizer", *text.values(), "--output", tokenizer, "--vocab-size", 1000)
+    control = ["--control-token", "<|im_start|>", "--control-token", "<|im_end|>"]
+    aquila("data", "train-tokenizer", *text.values(), "--output", tokenizer, "--vocab-size", 1000, *control)
     for name, source in {"medical": "medical_stage1", "second": "medical_stage2", "general": "general"}.items():
         aquila("data", "index", text[source], "--tokenizer", tokenizer, "--output", tmp_path / name)
         assert "sound" in aquila("data", "verify", tmp_path / name, "--tokenizer", tokenizer)
@@ -58,6 +61,31 @@ def test_from_text_to_a_model_in_transformers(tmp_path: Path) -> None:
     export = tmp_path / "export"
     aquila("export", second.output, "--output", export)
     assert losses(second.output, "validation/loss")[-1] == pytest.approx(_transformers_loss(export, second), abs=1e-4)
+
+    weights = second.output
+    for stage, file in (("sft", "dialogues"), ("dpo", "pairs_train")):
+        kind = KINDS[stage]
+        options = ["--kind", kind, "--template", "chatml", "--max-length", 100, "--tokenizer", tokenizer]
+        aquila("data", "index", tmp_path / "text" / f"{file}.jsonl", *options, "--output", tmp_path / kind)
+        assert "sound" in aquila("data", "verify", tmp_path / kind, "--tokenizer", tokenizer)
+        assert "⟦" in aquila("data", "preview", tmp_path / kind, "--tokenizer", tokenizer)
+        run = conversation_recipe(tmp_path, tmp_path / stage, stage, parallel__tensor_parallel=2)
+        aquila("train", write_recipe(run, tmp_path / f"{stage}.yaml"), f"model.weights={weights}")
+        weights = run.output
+    assert losses(tmp_path / "sft", "train/loss")[-1] < losses(tmp_path / "sft", "train/loss")[0] - 0.5
+    assert losses(tmp_path / "dpo", "train/loss")[0] == pytest.approx(math.log(2), abs=0.02)  # with dropout
+    assert losses(tmp_path / "dpo", "train/loss")[-1] < 0.6
+    aquila("export", tmp_path / "dpo", "--output", tmp_path / "chat")
+    assert _renders_chatml(tmp_path / "chat")
+
+
+def _renders_chatml(export: Path) -> bool:
+    from transformers import AutoTokenizer
+
+    text = AutoTokenizer.from_pretrained(export).apply_chat_template(
+        [{"role": "user", "content": "发热三天"}], tokenize=False, add_generation_prompt=True
+    )
+    return bool(text == "<|im_start|>user\n发热三天<|im_end|>\n<|im_start|>assistant\n")
 
 
 def _transformers_loss(export: Path, run: Any) -> float:
