@@ -33,6 +33,7 @@ lint: setup
 bench: setup
 	$(BIN)/python -m benchmarks.indexing
 	$(BIN)/python -m benchmarks.kernels
+	$(BIN)/python -m benchmarks.training
 
 clean:
 	rm -rf $(VENV) build dist runs demo .pytest_cache .mypy_cache .ruff_cache
