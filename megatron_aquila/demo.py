@@ -1,4 +1,5 @@
-"""The whole road in small: a synthetic clinic's texts, tokenizer, index, two stages of continued pre-training, export.
+"""The whole road in small: a synthetic clinic's texts, tokenizer, index, two stages of continued pre-training,
+fine-tuning, preference training, export.
 
 Everything that runs here is what runs at scale: the recipes are `recipes/tiny/*.yaml`, started by `aquila train`.
 """
@@ -6,6 +7,7 @@ Everything that runs here is what runs at scale: the recipes are `recipes/tiny/*
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,36 +18,59 @@ from typing import Any
 
 import orjson
 from rich.console import Console
-from rich.table import Table
 
+from data_tools.chat import get_template
 from data_tools.clinic import continuations, write_clinic
 from data_tools.indexing import IndexOptions, build_index
 from data_tools.tokenizer_training import train_sentencepiece
 from data_tools.tokenizers import load_tokenizer
 from megatron_aquila import metrics
+from megatron_aquila.checkpoint import open_checkpoint
 from megatron_aquila.config_loader import load_config
+from megatron_aquila.demo_table import Row, answers, closing_table
 from megatron_aquila.errors import AquilaError
 from megatron_aquila.evaluation.cloze import cloze_accuracy
+from megatron_aquila.evaluation.exact_match import ExactMatch, exact_match
 from megatron_aquila.huggingface import export, write_model
 
 VOCAB_SIZE = 2048
-STAGES = ("stage1", "stage2")
+TEMPLATE = "chatml"
+# of a dialogue, or of each of a pair's two sequences
+MAX_LENGTH = 128
+DOCUMENTS = ("medical_stage1", "medical_stage2", "general")
+SAMPLES = {"dialogues": "dialogues", "pairs_train": "pairs", "pairs_valid": "pairs"}  # file → kind
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the closing table."""
+class Stage:
+    """A recipe of `recipes/tiny`, the run it makes, and what people call it."""
 
-    name: str
-    accuracy: float
-    train_loss: float | None = None
-    validation_loss: float | None = None
-    tokens_per_second: float | None = None
-    seconds: float | None = None
+    recipe: str
+    run: str
+    title: str
+    answers: bool  # whether its model takes part in a chat
+
+
+STAGES = (
+    Stage("cpt_stage1", "stage1", "continued pre-training, stage 1", answers=False),
+    Stage("cpt_stage2", "stage2", "continued pre-training, stage 2", answers=False),
+    Stage("sft", "sft", "supervised fine-tuning", answers=True),
+    Stage("dpo", "dpo", "preference training (DPO)", answers=True),
+)
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What the models are asked: cloze questions, and questions in words that no dialogue puts."""
+
+    cloze: Sequence[dict[str, Any]]
+    words: Sequence[dict[str, Any]]
 
 
 def run_demo(directory: Path) -> int:
-    """Run the demo under `directory`, an empty one; prints as it goes. Returns an exit code.
+    """Run the demo under `directory`, or go on with what an earlier one left there; prints as it goes.
+
+    Returns an exit code.
 
     Raises:
         AquilaError: a stage of training failed.
@@ -53,53 +78,68 @@ def run_demo(directory: Path) -> int:
     began = time.perf_counter()
     console = Console()
     console.rule("A synthetic clinic: every condition, drug and fact below is invented", style="dim")
-    counts = write_clinic(directory / "data")
-    documents = sum(number for name, number in counts.items() if name != "questions.jsonl")
-    console.print(f"{documents:,} synthetic documents, zh and en; {counts['questions.jsonl']:,} cloze questions")
+    _prepare_data(directory, console)
+    questions = Questions(*(_records(directory / "data" / f"{name}.jsonl") for name in ("questions", "exact_match")))
 
-    texts = {name: directory / "data" / f"{name}.jsonl" for name in ("medical_stage1", "medical_stage2", "general")}
-    train_sentencepiece(list(texts.values()), directory / "tokenizer", vocab_size=VOCAB_SIZE)
-    tokens = 0
-    for name, text in texts.items():
-        index = build_index([str(text)], directory / "tokenizer", directory / "data" / name, IndexOptions())
-        tokens += index.manifest["counts"]["tokens"]
-    console.print(f"{tokens:,} tokens of a sentencepiece vocabulary of {VOCAB_SIZE:,}, indexed in Megatron's format")
-
-    questions = [orjson.loads(line) for line in (directory / "data" / "questions.jsonl").read_bytes().splitlines()]
-    rows = [Row("before", _accuracy(_untrained(directory), questions))]
-    for number, stage in enumerate(STAGES, 1):
-        console.rule(f"continued pre-training, stage {number}", style="dim")
-        rows.append(_train(directory, stage, questions))
-    console.print(_table(rows, len(questions)))
+    rows = [Row("before", _cloze(_untrained(directory), questions))]
+    for stage in STAGES:
+        console.rule(stage.title, style="dim")
+        row, examples = _train(directory, stage, questions)
+        rows.append(row)
+        if examples:
+            console.print(answers(examples))
+    console.print(closing_table(rows, cloze=len(questions.cloze), pairs=len(_pairs(directory))))
     console.print(
         f"{time.perf_counter() - began:.0f} s in all, on the CPU. The model, in Hugging Face form: "
-        f"{directory / 'export' / STAGES[-1]}"
+        f"{directory / 'export' / STAGES[-1].run}"
     )
     return 0
 
 
 def recipe(stage: str) -> Path:
-    """The recipe of a stage: beside the package in a checkout, inside it in a wheel."""
+    """The recipe `stage` of `recipes/tiny`: beside the package in a checkout, inside it in a wheel."""
     here = Path(__file__).resolve().parent
     for root in (here, here.parent):
-        path = root / "recipes" / "tiny" / f"cpt_{stage}.yaml"
+        path = root / "recipes" / "tiny" / f"{stage}.yaml"
         if path.is_file():
             return path
-    raise AquilaError(f"recipes/tiny/cpt_{stage}.yaml is not installed beside {here}")
+    raise AquilaError(f"recipes/tiny/{stage}.yaml is not installed beside {here}")
 
 
 def overrides(directory: Path, stage: str) -> list[str]:
     """What moves a recipe, written for the directory `demo`, to `directory`."""
     config = load_config(recipe(stage))
-
-    def moved(path: Path) -> str:
-        return str(directory / path.relative_to("demo"))
-
-    changes = [f"output={moved(config.output)}", f"data.tokenizer={moved(config.data.tokenizer)}"]
-    changes += [f"data.train.{index}.path={moved(corpus.path)}" for index, corpus in enumerate(config.data.train)]
+    paths = {"output": config.output, "data.tokenizer": config.data.tokenizer}
+    for part, corpora in (("train", config.data.train), ("valid", config.data.valid or ())):
+        paths |= {f"data.{part}.{index}.path": corpus.path for index, corpus in enumerate(corpora)}
     if config.model.weights is not None:
-        changes.append(f"model.weights={moved(config.model.weights)}")
-    return changes
+        paths["model.weights"] = config.model.weights
+    return [f"{key}={directory / path.relative_to('demo')}" for key, path in paths.items()]
+
+
+def _prepare_data(directory: Path, console: Console) -> None:
+    """The clinic's records, the tokenizer and the indexed datasets."""
+    data, tokenizer = directory / "data", directory / "tokenizer"
+    counts = {name.removesuffix(".jsonl"): count for name, count in write_clinic(data).items()}
+    console.print(
+        f"{sum(counts[name] for name in DOCUMENTS):,} documents, {counts['dialogues']:,} dialogues and "
+        f"{counts['pairs_train'] + counts['pairs_valid']:,} pairs of answers, all synthetic, zh and en; "
+        f"{counts['questions']:,} cloze questions, {counts['exact_match']:,} to answer in words"
+    )
+    texts = [data / f"{name}.jsonl" for name in DOCUMENTS]
+    controls = get_template(TEMPLATE).control_tokens
+    train_sentencepiece(texts, _emptied(tokenizer), vocab_size=VOCAB_SIZE, control_tokens=controls)
+    tokens = {}
+    for name in (*DOCUMENTS, *SAMPLES):
+        options = IndexOptions()
+        if name in SAMPLES:
+            options = IndexOptions(kind=SAMPLES[name], template=TEMPLATE, max_length=MAX_LENGTH)
+        index = build_index([str(data / f"{name}.jsonl")], tokenizer, data / name, options)
+        tokens[name] = index.manifest["counts"]["tokens"]
+    console.print(
+        f"{sum(tokens[name] for name in DOCUMENTS):,} tokens of text and {sum(tokens[name] for name in SAMPLES):,} of "
+        f"chat, of a sentencepiece vocabulary of {VOCAB_SIZE:,}, indexed in Megatron's format"
+    )
 
 
 def _untrained(directory: Path) -> Path:
@@ -109,56 +149,58 @@ def _untrained(directory: Path) -> Path:
     choose_device("cpu")
     from megatron_aquila.engine.weights import RandomWeights
 
-    run = load_config(recipe(STAGES[0]), overrides(directory, STAGES[0]))
+    run = load_config(recipe(STAGES[0].recipe), overrides(directory, STAGES[0].recipe))
     shape = run.model.resolve()
     weights = RandomWeights(shape, run.seed, run.model.init_std)
-    return write_model(directory / "export" / "before", shape, weights, "", load_tokenizer(directory / "tokenizer"))
+    output = _emptied(directory / "export" / "before")
+    return write_model(output, shape, weights, "", load_tokenizer(directory / "tokenizer"))
 
 
-def _train(directory: Path, stage: str, questions: Sequence[dict[str, Any]]) -> Row:
+def _train(directory: Path, stage: Stage, questions: Questions) -> tuple[Row, ExactMatch | None]:
+    """Train a stage, export its model, ask it."""
     began = time.perf_counter()
-    command = [sys.executable, "-m", "megatron_aquila", "train", str(recipe(stage)), *overrides(directory, stage)]
+    moves = overrides(directory, stage.recipe)
+    command = [sys.executable, "-m", "megatron_aquila", "train", str(recipe(stage.recipe)), *moves]
     code = subprocess.run(command, env={**os.environ}, check=False).returncode
     if code:
-        raise AquilaError(f"training of {stage} ended with exit code {code}")
+        raise AquilaError(f"training of {stage.run} ended with exit code {code}")
     seconds = time.perf_counter() - began
-    output = load_config(recipe(stage), overrides(directory, stage)).output
+
+    output = load_config(recipe(stage.recipe), moves).output
+    model = export(output, _emptied(directory / "export" / stage.run))
+    answered = exact_match(model, questions.words) if stage.answers else None
     records = metrics.read(output / metrics.FILE)
     reports = [record for record in records if "train/loss" in record]
     rates = sorted(record["throughput/tokens_per_second"] for record in reports)
-    return Row(
-        f"after {stage.replace('stage', 'stage ')}",
-        _accuracy(export(output, directory / "export" / stage), questions),
-        reports[-1]["train/loss"],
-        next(record["validation/loss"] for record in reversed(records) if "validation/loss" in record),
-        rates[len(rates) // 2],
-        seconds,
+    exported = open_checkpoint(output, "sizes").step  # the best one, where the run keeps it
+    validation = next(r for r in records if r["step"] == exported and "validation/loss" in r)
+    row = Row(
+        f"after {stage.run.replace('stage', 'stage ') if not stage.answers else stage.run.upper()}",
+        _cloze(model, questions),
+        asked=answered.groups["split"]["wording"] if answered else None,
+        never_asked=answered.groups["split"]["fact"] if answered else None,
+        preference=validation.get("validation/rewards/accuracies"),
+        train_loss=reports[-1]["train/loss"],
+        validation_loss=validation["validation/loss"],
+        tokens_per_second=rates[len(rates) // 2],
+        seconds=seconds,
     )
+    return row, answered
 
 
-def _accuracy(model: Path, questions: Sequence[dict[str, Any]]) -> float:
-    return cloze_accuracy(model, questions, continuations)
+def _emptied(directory: Path) -> Path:
+    """Without what an earlier demo left there."""
+    shutil.rmtree(directory, ignore_errors=True)
+    return directory
 
 
-def _table(rows: Sequence[Row], questions: int) -> Table:
-    table = Table(
-        title="What the model learned of the synthetic clinic",
-        caption=f"{questions} synthetic cloze questions of 4 options, scored in transformers; chance is 25 %",
-    )
-    table.add_column("")
-    for heading in ("cloze", "train loss", "valid loss", "tokens/s", "time"):
-        table.add_column(heading, justify="right")
+def _cloze(model: Path, questions: Questions) -> float:
+    return cloze_accuracy(model, questions.cloze, continuations)
 
-    def shown(value: float | None, form: str) -> str:
-        return "" if value is None else format(value, form)
 
-    for row in rows:
-        table.add_row(
-            row.name,
-            f"{row.accuracy:.1%}",
-            shown(row.train_loss, ".3f"),
-            shown(row.validation_loss, ".3f"),
-            shown(row.tokens_per_second, ",.0f"),
-            "" if row.seconds is None else f"{row.seconds:.0f} s",
-        )
-    return table
+def _pairs(directory: Path) -> list[dict[str, Any]]:
+    return _records(directory / "data" / "pairs_valid.jsonl")
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    return [orjson.loads(line) for line in path.read_bytes().splitlines()]

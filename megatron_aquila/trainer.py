@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -81,11 +82,7 @@ class Trainer:
         resumed = self._find_checkpoint()
         self.stage.prepare(Preparation(run, self.shape, chunks, layout, device))
         # Before the optimizer is built: its float32 values start as a copy of the weights, vocabulary padding included.
-        if resumed is None:
-            weights = open_weights(run, run.model.weights, self.shape, layout)
-        else:
-            weights = weights_of(resumed, self.shape)
-        load_weights(chunks, self.shape, layout, weights.reader, weights.prefix)
+        self._load_weights(chunks, resumed)
         self.chunks = wrap_data_parallel(run, config, chunks)
         self.optimizer = build_optimizer(run, config, self.chunks)
         self.snapshot = Snapshot(
@@ -211,6 +208,13 @@ class Trainer:
         return [self.stage.collate([data[row] for row in micro_batch]) for micro_batch in rows]
 
     # -- weights and checkpoints ------------------------------------------------------------------------------
+
+    def _load_weights(self, chunks: Sequence[torch.nn.Module], resumed: checkpoint.Checkpoint | None) -> None:
+        if resumed is None:
+            weights = open_weights(self.settings, self.settings.model.weights, self.shape, self.layout)
+        else:
+            weights = weights_of(resumed, self.shape)
+        load_weights(chunks, self.shape, self.layout, weights.reader, weights.prefix)
 
     def _find_checkpoint(self) -> checkpoint.Checkpoint | None:
         """The checkpoint to go on from, as `checkpoint.resume` says."""

@@ -42,7 +42,7 @@ _ADDRESS: dict[Language, tuple[str, ...]] = {
 
 _EXCHANGES = 3  # at most: more would not fit the demo's 128 tokens
 _ADDRESS_SHARE = 0.2
-_CHOICE_SHARE = 0.15
+_CHOICE_SHARE = 0.05
 _FOLLOW_UP_SHARES = (0.5, 0.35, 0.15)  # of dialogues with 0, 1 and 2 later questions
 _GREETING_SHARE = 0.1
 _THANKS_SHARE = 0.15
