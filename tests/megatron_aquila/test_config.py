@@ -178,7 +178,7 @@ def test_each_problem_is_one_line_with_its_place(recipe: Path) -> None:
         (["data.split=100,0,0"], "data.split leaves nothing for validation"),
         (["training.steps=", "training.epochs=2"], "training.epochs is for sft and dpo"),
         (
-            ["stage=sft", "training.steps=", "training.tokens=9"],
+            ["stage=sft", "training.steps=", "training.tokens=1000000"],
             "training.tokens is for cpt: sft counts samples; give epochs or steps",
         ),
         (["evaluation.batches="], "evaluation.batches must be given for cpt"),
