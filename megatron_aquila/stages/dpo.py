@@ -14,8 +14,8 @@ from megatron_aquila.datasets.batch import MicroBatch
 from megatron_aquila.datasets.sample_data import SampleData, digest_of
 from megatron_aquila.datasets.samples import PackedSamples, Sample
 from megatron_aquila.kernels.preference import PreferenceLoss, preference_loss
-from megatron_aquila.reference_logps import ReferenceCache, compute_reference
 from megatron_aquila.stages import Stage, Start, shape_for_tokenizer
+from megatron_aquila.stages.reference_logps import ReferenceCache, compute_reference
 
 # TRL's names of the sums that op B returns
 _METRICS = {
@@ -32,7 +32,7 @@ class PreferenceTraining(Stage):
     """Packs of whole pairs, as `aquila data index --kind pairs` has rendered them.
 
     There is no second model: the reference's log-probs of all answers are computed once, before training, and kept
-    on disk (`megatron_aquila.reference_logps`). A step's loss is the mean over its pairs, however they are packed.
+    on disk (`reference_logps.py`). A step's loss is the mean over its pairs, however they are packed.
     """
 
     metric_names = tuple(_METRICS)
