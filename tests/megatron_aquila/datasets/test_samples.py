@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
@@ -10,10 +11,13 @@ import pytest
 import torch
 
 from data_tools.indexed import IndexedWriter
+from data_tools.indexing import IndexOptions, build_index
 from data_tools.manifest import loss_mask_prefix
 from megatron_aquila.datasets.batch import IGNORE_INDEX
 from megatron_aquila.datasets.sampler import deal
 from megatron_aquila.datasets.samples import PackedSamples, Samples, collate, split
+
+SHARED = Path(__file__).parents[3].parent / "shared" / "data"
 
 
 def write_samples(prefix: Path, samples: list[list[list[int]]]) -> Path:
@@ -128,3 +132,22 @@ def test_a_pack_of_padding_has_no_sequences(tmp_path: Path) -> None:
     batch = collate([], capacity=8, count=1, padding=0)
     assert batch.extra["sequences"].tolist() == [8] and batch.extra["samples"].dtype == torch.int64
     assert (batch.volume.samples, batch.volume.tokens, batch.volume.attended) == (0, 0, 0)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the real sample data is not on this machine")
+def test_packs_of_real_dialogues_are_full(tmp_path: Path) -> None:
+    records = json.loads((SHARED / "chatdoctor5k.json").read_text(encoding="utf-8"))
+    with (tmp_path / "dialogues.jsonl").open("w", encoding="utf-8") as file:
+        for record in records:
+            messages = [
+                {"role": "user", "content": record["input"]},
+                {"role": "assistant", "content": record["output"]},
+            ]
+            file.write(json.dumps({"messages": messages}) + "\n")
+    options = IndexOptions(kind="dialogues", template="aquila-v1", max_length=2048)
+    build_index([str(tmp_path / "dialogues.jsonl")], SHARED / "aquila_tokenizer", tmp_path / "index", options)
+    samples = Samples([tmp_path / "index"])
+    data = PackedSamples(samples, np.arange(len(samples)), capacity=2048, batch=128, seed=0, packing=True, epochs=1)
+    assert len(samples) == 5452 and data.fill >= 0.97
+    sizes = [sum(len(data[row]) for row in data.step(step)) for step in range(data.steps)]
+    assert sum(sizes) == 5452 and abs(np.mean(sizes[:-1]) - 128) < 1
