@@ -93,7 +93,21 @@ def build_optimizer(run: RunConfig, config: TransformerConfig, chunks: list[Data
         use_gloo_process_groups=False,
     )
     config.grad_scale_func = optimizer.scale_loss
+    if run.parallel.sharding != "full":  # whose parameters are DTensors
+        _fuse(optimizer)
     return optimizer
+
+
+def _fuse(optimizer: MegatronOptimizer) -> None:
+    """One pass over the weights instead of a dozen, where Megatron falls back to torch's AdamW; no temporaries."""
+    for inner in _chained(optimizer):
+        if isinstance(inner.optimizer, torch.optim.AdamW):
+            for group in inner.optimizer.param_groups:
+                group["fused"] = True
+
+
+def _chained(optimizer: MegatronOptimizer) -> list[MegatronOptimizer]:
+    return optimizer.chained_optimizers if isinstance(optimizer, ChainedOptimizer) else [optimizer]
 
 
 def set_learning_rate(optimizer: MegatronOptimizer, lr: float) -> None:
@@ -128,7 +142,7 @@ class OptimizerState:
         shape: ModelShape,
         layout: Layout,
     ) -> None:
-        self._optimizers = optimizer.chained_optimizers if isinstance(optimizer, ChainedOptimizer) else [optimizer]
+        self._optimizers = _chained(optimizer)
         self._placed = place_parameters(chunks, shape, layout)
         self._held = held_parts(chunks)
         self._layout = layout
@@ -221,6 +235,6 @@ class OptimizerState:
                 state["exp_avg"] = torch.zeros_like(main)
                 state["exp_avg_sq"] = torch.zeros_like(main)
                 if self._counts_per_parameter():
-                    state["step"] = torch.zeros(())
+                    state["step"] = torch.zeros((), device=main.device)
             if state:
                 yield parameter, placement, to_local(main.data).view(-1), start, state
