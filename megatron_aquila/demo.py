@@ -43,19 +43,20 @@ SAMPLES = {"dialogues": "dialogues", "pairs_train": "pairs", "pairs_valid": "pai
 
 @dataclass(frozen=True)
 class Stage:
-    """A recipe of `recipes/tiny`, the run it makes, and what people call it."""
+    """A recipe of `recipes/tiny`, the run it makes, and what people call it, in a table and in a heading."""
 
     recipe: str
     run: str
+    name: str
     title: str
     answers: bool  # whether its model takes part in a chat
 
 
 STAGES = (
-    Stage("cpt_stage1", "stage1", "continued pre-training, stage 1", answers=False),
-    Stage("cpt_stage2", "stage2", "continued pre-training, stage 2", answers=False),
-    Stage("sft", "sft", "supervised fine-tuning", answers=True),
-    Stage("dpo", "dpo", "preference training (DPO)", answers=True),
+    Stage("cpt_stage1", "stage1", "stage 1", "continued pre-training, stage 1", answers=False),
+    Stage("cpt_stage2", "stage2", "stage 2", "continued pre-training, stage 2", answers=False),
+    Stage("sft", "sft", "SFT", "supervised fine-tuning", answers=True),
+    Stage("dpo", "dpo", "DPO", "preference training (DPO)", answers=True),
 )
 
 
@@ -175,7 +176,7 @@ def _train(directory: Path, stage: Stage, questions: Questions) -> tuple[Row, Ex
     exported = open_checkpoint(output, "sizes").step  # the best one, where the run keeps it
     validation = next(r for r in records if r["step"] == exported and "validation/loss" in r)
     row = Row(
-        f"after {stage.run.replace('stage', 'stage ') if not stage.answers else stage.run.upper()}",
+        stage.name,
         _cloze(model, questions),
         asked=answered.groups["split"]["wording"] if answered else None,
         never_asked=answered.groups["split"]["fact"] if answered else None,

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_EXAMPLES = 4
-
 
 @dataclass(frozen=True)
 class Answered:
@@ -22,7 +20,10 @@ class Answered:
 
 @dataclass(frozen=True)
 class ExactMatch:
-    """Shares of right answers between 0 and 1: of all questions, and by the value of each group key."""
+    """Shares of right answers between 0 and 1: of all questions, and by the value of each group key.
+
+    examples: the first question of each combination of those values, in their order.
+    """
 
     accuracy: float
     groups: dict[str, dict[str, float]]
@@ -74,11 +75,13 @@ def exact_match(
         }
         for key in group_by
     }
-    step = max(1, len(questions) // _EXAMPLES)
+    first: dict[tuple[Any, ...], int] = {}
+    for number, question in enumerate(questions):
+        first.setdefault(tuple(question[key] for key in group_by), number)
     examples = tuple(
-        Answered(questions[i]["messages"][-1]["content"], said[i], right[i]) for i in range(0, len(questions), step)
+        Answered(questions[i]["messages"][-1]["content"], said[i], right[i]) for _, i in sorted(first.items())
     )
-    return ExactMatch(_share(right), groups, examples[:_EXAMPLES])
+    return ExactMatch(_share(right), groups, examples)
 
 
 def _share(right: Iterable[bool]) -> float:

@@ -60,19 +60,18 @@ def _manifest(prefix: Path) -> dict[str, Any]:
 def test_the_closing_table_fits_a_screen() -> None:
     rows = [
         Row("before", 0.24),
-        Row("after stage 1", 0.434, None, None, None, 0.712, 0.744, 13886.2, 138.4),
-        Row("after DPO", 1.0, 0.991, 0.75, 0.9375, 0.112, 0.2, 2000.0, 99.0),
+        Row("stage 1", 0.434, None, None, None, 0.712, 0.744, 13886.2, 138.4),
+        Row("DPO", 1.0, 0.991, 0.75, 0.9375, 0.112, 0.2, 2000.0, 99.0),
     ]
-    console = Console(width=100)
+    console = Console(width=80)
     with console.capture() as capture:
         console.print(closing_table(rows, cloze=288, pairs=240))
     lines = capture.get().splitlines()
-    assert max(map(len, lines)) <= 100
-    (last,) = [line for line in lines if "after DPO" in line]
-    assert [cell.strip() for cell in last.strip("│").split("│")][1:] == [
-        *("100.0%", "99.1%", "75.0%", "93.8%"),
-        *("0.112", "0.200", "2,000", "99 s"),
-    ]
+    assert max(map(len, lines)) <= 80
+    (last,) = [line for line in lines if line.lstrip().startswith("DPO")]
+    assert last.split() == ["DPO", "100.0%", "99.1%", "75.0%", "93.8%", "0.112", "0.200", "2,000", "99", "s"]
     (first,) = [line for line in lines if "before" in line]
-    assert [cell.strip() for cell in first.strip("│").split("│")] == ["before", "24.0%", *[""] * 7]
-    assert "288 questions" in capture.get().replace("\n", " ") and "240" in capture.get()
+    assert first.split() == ["before", "24.0%"]
+    (one,) = [line for line in lines if "stage 1" in line]
+    assert one.index("0.712") + len("0.712") == last.index("0.112") + len("0.112"), "a number under another heading"
+    assert "Cloze: 288 questions" in capture.get() and "240 held-out pairs" in " ".join(capture.get().split())

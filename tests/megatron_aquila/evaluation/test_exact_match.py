@@ -87,8 +87,11 @@ def test_answers_equal_greedy_decoding_by_hand(assistant: Path, asked: list[Ques
     }
     assert found.groups["split"] == {split: pytest.approx(sum(some) / len(some)) for split, some in shares.items()}
     said = dict(zip((question["messages"][0]["content"] for question in asked), texts))
-    assert len(found.examples) == 4
+    assert len(found.examples) == 12, "each question is the only one of its language"
     assert all(example.said == said[example.question] for example in found.examples)
+    by_split = exact_match(assistant, questions, group_by=["split"], max_new_tokens=NEW_TOKENS).examples
+    firsts = [next(q for q in questions if q["split"] == split) for split in ("fact", "wording")]
+    assert [example.question for example in by_split] == [question["messages"][0]["content"] for question in firsts]
 
 
 def test_an_answer_is_right_when_it_names_the_value_and_no_other() -> None:
