@@ -182,7 +182,7 @@ def demo(
 ) -> None:
     """Go the whole way on two CPU cores.
 
-    A tiny model, a synthetic clinic: from text to tokens, two stages of training, export."""
+    A tiny model, a synthetic clinic: tokens, pre-training, fine-tuning, preference training, export."""
     from megatron_aquila.demo import run_demo
 
     _prepare_demo(directory, keep)

@@ -34,7 +34,7 @@ from megatron_aquila.errors import AquilaError, ConfigError
 from megatron_aquila.initial_weights import open_weights, weights_of
 from megatron_aquila.layout import schedule_problems
 from megatron_aquila.schedule import learning_rate
-from megatron_aquila.stages import Dataset, load_stage
+from megatron_aquila.stages import Dataset, Stage, load_stage
 from megatron_aquila.start import Preparation
 
 
@@ -54,7 +54,13 @@ def train(run: RunConfig) -> None:
 
 
 def prepare(run: RunConfig) -> None:
-    """Do what the stage does before training, and no more. Every process of the world calls it."""
+    """Do what the stage does before training, and no more. Every process of the world calls it.
+
+    Raises:
+        ConfigError: the stage does nothing before training.
+    """
+    if load_stage(run.stage).prepare is Stage.prepare:
+        raise ConfigError(f"the stage {run.stage} has nothing to compute before training")
     device = choose_device(run.device)
     with parallel_world(run, device) as layout:
         torch.use_deterministic_algorithms(run.training.deterministic)

@@ -78,3 +78,10 @@ def test_the_digest_changes_with_what_decides_the_samples_of_a_step(data: Path, 
         {"data__split": [80, 20, 0]},
     ):
         assert digest(**change) != same, change
+
+
+def test_a_stage_without_a_reference_has_nothing_to_prepare(data: Path, tmp_path: Path) -> None:
+    from megatron_aquila.trainer import prepare
+
+    with pytest.raises(ConfigError, match="the stage sft has nothing to compute before training"):
+        prepare(conversation_recipe(data, tmp_path, "sft"))
