@@ -28,8 +28,6 @@ def run_training(data: str, output: str, stage: str, **changes: Any) -> None:
 
 
 RESUMES: list[tuple[str, int, dict[str, Any]]] = [
-    ("sft", 1, {}),
-    ("dpo", 1, {"preference__loss": "ipo"}),
     ("sft", 2, {"parallel__pipeline_parallel": 2}),
     ("dpo", 2, {"parallel__overlap_grad_reduce": True, "parallel__overlap_param_gather": True}),
 ]
@@ -124,7 +122,7 @@ def global_gradients(results: list[Any]) -> dict[str, Any]:
     return whole
 
 
-CUTS: dict[str, tuple[int, dict[str, Any]]] = {
+CUTS: dict[str, tuple[int, dict[str, Any]]] = {  # sft takes every second one: what is not its loss it shares with dpo
     "micro-batches of 3": (1, {"training__micro_batch_size": 3}),
     "packs of 600": (1, {"data__sequence_length": 600}),
     "packs of 203": (1, {"data__sequence_length": 203}),
@@ -139,8 +137,7 @@ CUTS: dict[str, tuple[int, dict[str, Any]]] = {
 _expected: dict[str, Any] = {}
 
 
-@pytest.mark.parametrize("cut", CUTS)
-@pytest.mark.parametrize("stage", ["sft", "dpo"])
+@pytest.mark.parametrize(("stage", "cut"), [("dpo", cut) for cut in CUTS] + [("sft", cut) for cut in list(CUTS)[1::2]])
 def test_gradient_depends_on_no_layout_packing_or_accumulation(
     stage: str, cut: str, data: Path, tmp_path: Path
 ) -> None:

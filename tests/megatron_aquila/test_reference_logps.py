@@ -97,7 +97,7 @@ def test_an_interrupted_pass_goes_on_where_it_was(data: Path, reference: Path, t
 
 @pytest.mark.parametrize(
     ("changes", "field"),
-    [({"seed": 5}, "weights"), ({"training__precision": "bf16"}, "dtype"), ({"model__init_std": 0.03}, "weights")],
+    [({"seed": 5}, "weights"), ({"training__precision": "bf16"}, "dtype")],
 )
 def test_a_cache_of_something_else_is_refused(
     changes: dict[str, Any], field: str, data: Path, reference: Path, tmp_path: Path
@@ -122,7 +122,7 @@ def test_without_a_folder_named_each_key_has_its_own(data: Path, tmp_path: Path)
     assert len(weights) == 2
 
 
-@pytest.mark.parametrize("loss", ["sigmoid", "hinge", "ipo", "robust"])
+@pytest.mark.parametrize("loss", ["sigmoid", "ipo"])
 def test_training_does_not_begin_from_another_reference(loss: str, data: Path, reference: Path, tmp_path: Path) -> None:
     def alter(copied: Any) -> None:
         copied[:, 0] -= 0.1  # chosen answers seem 0.1 nats more likely under the policy
