@@ -1,0 +1,7 @@
+#include "bind.h"
+
+namespace aquila::text {
+
+void bind_ngrams(pybind11::module_&) {}
+
+}  // namespace aquila::text

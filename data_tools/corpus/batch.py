@@ -1,0 +1,108 @@
+"""What a corpus step gets and what it answers: a batch of documents by column, and an outcome for each of them.
+
+N: documents of the batch, in input order.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from data_tools.tokenizers import Tokenizer
+
+LANGUAGES = ("zh", "en", "other")
+
+
+@dataclass(slots=True)
+class Batch:
+    """N documents. `langs` holds "" until the language step has run; `metas` what former steps noted, which is
+    published with the document.
+    """
+
+    ids: list[str]
+    texts: list[str]
+    langs: list[str]
+    sources: list[str]
+    metas: list[dict[str, Any]]
+    _token_ids: list[npt.NDArray[np.int32] | None] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def token_ids(self, tokenizer: Tokenizer) -> list[npt.NDArray[np.int32]]:
+        """The ids of each text (int32, no special tokens); encoded once, and again only where a text changed."""
+        known = self._token_ids or [None] * len(self)
+        missing = [place for place, ids in enumerate(known) if ids is None]
+        if missing:
+            for place, ids in zip(missing, tokenizer.encode_batch([self.texts[place] for place in missing])):
+                known[place] = ids
+        self._token_ids = known
+        return known  # type: ignore[return-value]
+
+    def replace_texts(self, texts: Sequence[str | None]) -> None:
+        """Take new texts; None leaves a text as it is."""
+        for place, text in enumerate(texts):
+            if text is not None:
+                self.texts[place] = text
+                if self._token_ids:
+                    self._token_ids[place] = None
+
+    def select(self, places: Sequence[int]) -> "Batch":
+        """The documents at `places`, in that order."""
+        columns = (self.ids, self.texts, self.langs, self.sources, self.metas, self._token_ids)
+        return Batch(*([column[place] for place in places] if column else [] for column in columns))
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Why a document goes: `reason` is the short name it is counted under, `detail` the evidence, JSON values only
+    (`{"value": 11.2, "limit": 10}`); never a private value.
+    """
+
+    reason: str
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The x axis of a measure's histogram: `bins` equal steps from `low` to `high` (of the logarithm where `log`);
+    values beyond an end are counted in the bin at that end. `limits`: thresholds to draw, by language ("" for all).
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    bins: int = 40
+    limits: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a step found for each of the N documents; an empty list says "nothing for any of them".
+
+    drops: N entries, None where a document stays.
+    texts: N entries, the new text, or None where it is unchanged.
+    langs: N languages, of the language step only.
+    notes: N mappings (or None) that are merged into the documents' `metas`.
+    counts: what was done, by name, over the whole batch ("masked e-mail": 12).
+    measures: by name, N floats (NaN: not measured) for the histogram on the step's `Scale` of that name.
+    """
+
+    drops: list[Drop | None] = field(default_factory=list)
+    texts: list[str | None] = field(default_factory=list)
+    langs: list[str] = field(default_factory=list)
+    notes: list[Mapping[str, Any] | None] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    measures: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+
+
+class Step(Protocol):
+    """A step of the chain: a pure function of a batch. The same document gets the same outcome in any batch."""
+
+    name: ClassVar[str]
+    scales: Mapping[str, Scale]
+
+    def __call__(self, batch: Batch) -> Outcome: ...
