@@ -23,7 +23,7 @@ from data_tools.records import (
     pair_messages,
     record_text,
 )
-from data_tools.tokenizers import Tokenizer
+from data_tools.tokenizers import LONG_DOCUMENT, Tokenizer
 from data_tools.truncation import ANSWER_CUT, TURNS_DROPPED, Fitted, fit_dialogue, fit_pair
 
 Array = npt.NDArray[Any]
@@ -33,7 +33,6 @@ KINDS = (DOCUMENTS, DIALOGUES, PAIRS)
 TRUNCATED, TRAILING_USER = "truncated", "trailing_user"
 CHAT_NOTES = (TRUNCATED, TURNS_DROPPED, ANSWER_CUT, TRAILING_USER)  # what is counted of samples that are kept
 DEFAULT_MAX_LENGTH = 2048
-LONG_DOCUMENT = 4 << 20  # characters; longer ones are encoded in pieces
 _SHORTEST = 2  # tokens: one to predict from, one to predict
 
 

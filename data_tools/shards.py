@@ -25,7 +25,8 @@ from data_tools.manifest import dataset_files, loss_mask_prefix
 from data_tools.publish import atomic_path
 from data_tools.quarantine import Fault, Quarantine
 from data_tools.records import RecordError, record_id
-from data_tools.samples import LONG_DOCUMENT, Content, IndexOptions, SampleEncoder
+from data_tools.samples import Content, IndexOptions, SampleEncoder
+from data_tools.tokenizers import LONG_DOCUMENT
 from data_tools.truncation import TooLongError
 
 FORMAT_VERSION = 1

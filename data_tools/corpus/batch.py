@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from data_tools.tokenizers import Tokenizer
+from data_tools.tokenizers import LONG_DOCUMENT, Tokenizer
 
 LANGUAGES = ("zh", "en", "other")
 
@@ -36,8 +36,11 @@ class Batch:
         """The ids of each text (int32, no special tokens); encoded once, and again only where a text changed."""
         known = self._token_ids or [None] * len(self)
         missing = [place for place, ids in enumerate(known) if ids is None]
-        if missing:
-            for place, ids in zip(missing, tokenizer.encode_batch([self.texts[place] for place in missing])):
+        long = [place for place in missing if len(self.texts[place]) > LONG_DOCUMENT]
+        for place in long:  # in pieces of bounded memory
+            known[place] = tokenizer.encode_long(self.texts[place])
+        if short := [place for place in missing if known[place] is None]:
+            for place, ids in zip(short, tokenizer.encode_batch([self.texts[place] for place in short])):
                 known[place] = ids
         self._token_ids = known
         return known  # type: ignore[return-value]
@@ -52,8 +55,14 @@ class Batch:
 
     def select(self, places: Sequence[int]) -> "Batch":
         """The documents at `places`, in that order."""
-        columns = (self.ids, self.texts, self.langs, self.sources, self.metas, self._token_ids)
-        return Batch(*([column[place] for place in places] if column else [] for column in columns))
+        return Batch(
+            [self.ids[place] for place in places],
+            [self.texts[place] for place in places],
+            [self.langs[place] for place in places],
+            [self.sources[place] for place in places],
+            [self.metas[place] for place in places],
+            [self._token_ids[place] for place in places] if self._token_ids else [],
+        )
 
 
 @dataclass(frozen=True, slots=True)

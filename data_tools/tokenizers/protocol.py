@@ -7,6 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
+LONG_DOCUMENT = 4 << 20  # characters; longer texts are for `encode_long`
+
 
 class TokenizerError(ValueError):
     """A tokenizer that cannot be loaded, or text that none can encode; the message says what to do."""

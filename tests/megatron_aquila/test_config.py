@@ -9,7 +9,8 @@ import yaml
 from pydantic import ValidationError
 
 from megatron_aquila.config import RunConfig, check_layout
-from megatron_aquila.config_loader import _parse, config_hash, dump_config, load_config
+from data_tools.config_files import _parse
+from megatron_aquila.config_loader import config_hash, dump_config, load_config
 from megatron_aquila.errors import ConfigError
 
 RECIPE = """\
