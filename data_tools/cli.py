@@ -238,13 +238,14 @@ def _one_sentence() -> Iterator[None]:
     from data_tools.inputs import InputError
     from data_tools.manifest import ManifestError
     from data_tools.pool import WorkerDiedError
+    from data_tools.publish import BusyError
     from data_tools.tokenizers import TokenizerError
 
     try:
         yield
     except (InputError, TokenizerError) as error:
         _fail(str(error), USAGE_FAULT)
-    except (IndexingError, WorkerDiedError, IndexedDatasetError, ManifestError) as error:
+    except (IndexingError, BusyError, WorkerDiedError, IndexedDatasetError, ManifestError) as error:
         _fail(str(error), DATA_FAULT)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""

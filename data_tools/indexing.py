@@ -5,13 +5,11 @@ It does not depend on the number of workers and shards. Killed at any moment, th
 that were finished.
 """
 
-import fcntl
 import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -30,16 +28,15 @@ from data_tools.manifest import (
     read_manifest,
     write_manifest,
 )
-from data_tools.pool import Job, run_shards
-from data_tools.publish import atomic_path, fsync, remove_leftovers, sha256_file
+from data_tools.pool import Pool
+from data_tools.publish import LOCK, atomic_path, exclusive, fsync, remove_leftovers, sha256_file
+from data_tools.ranges import InputFile, range_problem
 from data_tools.samples import CHAT_NOTES, IndexOptions, SampleEncoder, sample_encoder
 from data_tools.shards import (
-    COMPRESSIONS,
     FORMAT_VERSION,
-    InputFile,
     Shard,
     ShardCounts,
-    file_format,
+    encode_shard,
     finished,
     ids_path,
     plan_shards,
@@ -65,6 +62,27 @@ class IndexSummary:
     seconds: float
     shards_done: int
     shards_reused: int
+
+
+class _EncodeShards:
+    """Workers load the tokenizer anew; this process has it already."""
+
+    def __init__(
+        self, tokenizer: Path, eod: str | None, options: IndexOptions, directory: Path, encoder: SampleEncoder
+    ) -> None:
+        self._tokenizer, self._eod, self._options, self._directory = tokenizer, eod, options, directory
+        self._encoder: SampleEncoder | None = encoder
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_encoder": None}
+
+    def start(self) -> None:
+        if self._encoder is None:
+            self._encoder = sample_encoder(self._options, load_tokenizer(self._tokenizer, eod=self._eod))
+
+    def do(self, task: Shard, report: Callable[[int], None]) -> ShardCounts:
+        assert self._encoder is not None
+        return encode_shard(task, self._options, self._encoder, self._directory, report)
 
 
 def quarantine_file(prefix: Path) -> Path:
@@ -111,7 +129,7 @@ def build_index(
     shards = plan_shards(files, options, encoder.digest, shard_bytes)
     plan = sha256(" ".join([str(FORMAT_VERSION), *(shard.key for shard in shards)]).encode()).hexdigest()
     directory = work_directory(prefix)
-    with _lock(directory, prefix):
+    with exclusive(directory, prefix):
         present = _published(prefix, plan)
         if present is not None:
             _judge(present, prefix, max_bad_fraction, allow_truncated)
@@ -124,14 +142,13 @@ def build_index(
             sum(shard.weight for shard in shards if shard.key in done),
             sum(s.weight for s in shards),
         )
-        encoded, digests = run_shards(
-            Job(tokenizer, eod, options, directory),
-            encoder,
-            todo,
-            [file.path for file in files],
-            workers,
-            lambda current: on_progress(before + current, total),
-        )
+        work = _EncodeShards(tokenizer, eod, options, directory, encoder)
+        with Pool(work, min(workers, len(todo))) as pool:
+            encoded, digests = pool.run(
+                todo,
+                lambda current: on_progress(before + current, total),
+                hash_files=[file.path for file in files],
+            )
         done.update({shard.key: count for shard, count in zip(todo, encoded)})
         results = [done[shard.key] for shard in shards]
         _check_balance(files, shards, results)
@@ -177,24 +194,13 @@ def _check_output(prefix: Path) -> None:
         raise InputError(f"the output {prefix} is a directory: give a path prefix, such as {prefix / 'corpus'}")
 
 
-@contextmanager
-def _lock(directory: Path, prefix: Path) -> Iterator[None]:
-    directory.mkdir(exist_ok=True)
-    with (directory / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise IndexingError(f"another run is writing {prefix} at this moment: wait for it, or end it") from error
-        yield
-
-
 def _clean(directory: Path, prefix: Path, shards: Sequence[Shard]) -> None:
     """Remove what killed runs left half written, and shards of other inputs, options or tokenizers."""
     for path in (*dataset_files(prefix, masked=True).values(), manifest_path(prefix), quarantine_file(prefix)):
         remove_leftovers(path)
     keys = {shard.key for shard in shards}
     for path in directory.iterdir():
-        if path.name != "lock" and (path.suffix == ".tmp" or path.name.split(".")[0] not in keys):
+        if path.name != LOCK and (path.suffix == ".tmp" or path.name.split(".")[0] not in keys):
             path.unlink()
 
 
@@ -222,13 +228,8 @@ def _check_balance(files: Sequence[InputFile], shards: Sequence[Shard], results:
         if counts.balance():
             raise IndexingError(f"{shard.path}: the counts are off by {counts.balance()}: please report this")
     for number, file in enumerate(files):
-        if InputFile.at(file.path) != file:
-            raise IndexingError(f"{file.path} changed while it was read: run again once it is at rest")
-        plain = file_format(file.path) == "jsonl" and file.path.suffix not in COMPRESSIONS
-        if plain and spans[number] - file.size not in (0, 1):  # 1: the last line has no line end
-            raise IndexingError(
-                f"{file.path}: its lines cover {spans[number]:,} of {file.size:,} bytes: please report this"
-            )
+        if problem := range_problem(file, spans[number]):
+            raise IndexingError(problem)
 
 
 def _manifest(

@@ -1,6 +1,7 @@
 """Publishing a file so that a reader finds either the whole of it or nothing: write beside, fsync, rename."""
 
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+LOCK = "lock"
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -52,6 +54,26 @@ def storage_errors(path: Path) -> Iterator[None]:
             f"cannot write {path}: {(error.strerror or 'no space').lower()}; what was half written "
             "is removed: free some space or choose another disk, and run again"
         ) from error
+
+
+class BusyError(RuntimeError):
+    """Another run is writing the same output."""
+
+
+@contextmanager
+def exclusive(directory: Path, output: Path) -> Iterator[None]:
+    """Hold the lock file in `directory`, which is made if need be, while `output` is written.
+
+    Raises:
+        BusyError: another process holds it.
+    """
+    directory.mkdir(exist_ok=True)
+    with (directory / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BusyError(f"another run is writing {output} at this moment: wait for it, or end it") from error
+        yield
 
 
 def remove_leftovers(path: Path) -> None:

@@ -5,25 +5,24 @@ everything that its output depends on, and names its files; a shard whose marker
 done twice.
 """
 
-import hashlib
-import math
 from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import orjson
 import xxhash
 
-from data_tools.files import COMPRESSIONS, FileReader, file_format
+from data_tools.commits import commit, committed, digest_of
+from data_tools.files import FileReader
 from data_tools.indexed import IndexedWriter, token_dtype
 from data_tools.manifest import dataset_files, loss_mask_prefix
 from data_tools.publish import atomic_path
 from data_tools.quarantine import Fault, Quarantine
+from data_tools.ranges import InputFile, plan_ranges
 from data_tools.records import RecordError, record_id
 from data_tools.samples import Content, IndexOptions, SampleEncoder
 from data_tools.tokenizers import LONG_DOCUMENT
@@ -32,27 +31,6 @@ from data_tools.truncation import TooLongError
 FORMAT_VERSION = 1
 _BATCH_CHARACTERS = 1 << 20
 _BATCH_SAMPLES = 4096
-_MIN_SHARD, _MAX_SHARD, _SHARDS_PER_FILE = 4 << 20, 64 << 20, 64
-
-
-@dataclass(frozen=True)
-class InputFile:
-    """An input as the run saw it first; a later change of size or time is found."""
-
-    path: Path
-    size: int
-    mtime_ns: int
-
-    @classmethod
-    def at(cls, path: Path) -> "InputFile":
-        """The file as it is now.
-
-        Raises:
-            ValueError: a suffix that is not read. FileNotFoundError.
-        """
-        file_format(path)
-        status = path.stat()
-        return cls(path, status.st_size, status.st_mtime_ns)
 
 
 @dataclass(frozen=True)
@@ -102,27 +80,17 @@ class ShardCounts:
 def plan_shards(
     files: Sequence[InputFile], options: IndexOptions, encoder_digest: str, shard_bytes: int | None = None
 ) -> list[Shard]:
-    """The shards of a run, in document order. They depend on the inputs alone, not on the number of workers.
-
-    Args:
-        shard_bytes: size of a byte range; left out, a 64th of the file, within 4 to 64 MiB.
-    """
+    """The shards of a run, in document order; see `plan_ranges`."""
     shards = []
-    for number, file in enumerate(files):
-        plain = file_format(file.path) == "jsonl" and file.path.suffix not in COMPRESSIONS
-        size = shard_bytes or min(max(file.size // _SHARDS_PER_FILE, _MIN_SHARD), _MAX_SHARD)
-        count = max(1, math.ceil(file.size / size)) if plain else 1
-        for index in range(count):
-            start, end = (index * size, min((index + 1) * size, file.size)) if plain else (0, None)
-            weight = file.size if end is None else end - start
-            identity = {
-                "version": FORMAT_VERSION,
-                "input": [str(file.path.absolute()), file.size, file.mtime_ns, start, end],
-                "encoder": encoder_digest,
-                "options": asdict(options),
-            }
-            key = hashlib.sha256(orjson.dumps(identity, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
-            shards.append(Shard(number, file.path, start, end, weight, key))
+    for number, start, end, weight in plan_ranges(files, shard_bytes):
+        file = files[number]
+        identity = {
+            "version": FORMAT_VERSION,
+            "input": [str(file.path.absolute()), file.size, file.mtime_ns, start, end],
+            "encoder": encoder_digest,
+            "options": asdict(options),
+        }
+        shards.append(Shard(number, file.path, start, end, weight, digest_of(identity)))
     return shards
 
 
@@ -143,16 +111,8 @@ def quarantine_path(output: Path) -> Path:
 
 def finished(shard: Shard, directory: Path) -> ShardCounts | None:
     """The counts of a shard that is done and whose files are whole, else None."""
-    output = shard.output(directory)
-    try:
-        marker = orjson.loads(marker_path(output).read_bytes())
-    except (FileNotFoundError, orjson.JSONDecodeError):
-        return None
-    for name, checksum in marker["files"].items():
-        path = directory / name
-        if not path.exists() or _checksum(path) != checksum:
-            return None
-    return ShardCounts(**marker["counts"])
+    counts = committed(marker_path(shard.output(directory)))
+    return None if counts is None else ShardCounts(**counts)
 
 
 def encode_shard(
@@ -214,12 +174,7 @@ def encode_shard(
     counts.notes, counts.dropped = dict(batches.notes), dict(sorted(batches.dropped.items()))
     counts.quarantined = dict(sorted((quarantine.reasons - batches.dropped).items()))
     files = (*dataset_files(output, masked=encoder.masked).values(), ids_path(output), quarantine_path(output))
-    marker: dict[str, Any] = {
-        "counts": asdict(counts),
-        "files": {path.name: _checksum(path) for path in files},
-    }
-    with atomic_path(marker_path(output), sync=False) as temporary:
-        temporary.write_bytes(orjson.dumps(marker))
+    commit(marker_path(output), asdict(counts), files)
     report(shard.weight)
     return counts
 
@@ -322,11 +277,3 @@ def _utf8_size(text: str) -> int:
         return len(text)
     step = 1 << 20  # a huge text is not copied whole only to be measured
     return sum(len(text[begin : begin + step].encode()) for begin in range(0, len(text), step))
-
-
-def _checksum(path: Path) -> list[Any]:
-    digest = xxhash.xxh3_128()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return [path.stat().st_size, digest.hexdigest()]

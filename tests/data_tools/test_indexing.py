@@ -31,7 +31,7 @@ from data_tools.indexing import (
 )
 from data_tools.inputs import InputError, resolve_inputs
 from data_tools.manifest import manifest_path, read_manifest
-from data_tools.publish import sha256_file
+from data_tools.publish import BusyError, sha256_file
 from data_tools.shards import IndexOptions
 from data_tools.tokenizers import load_tokenizer
 from data_tools.verification import verify
@@ -258,7 +258,7 @@ def test_two_runs_do_not_write_one_output(tokenizer: Path, tmp_path: Path) -> No
     write_documents(tmp_path / "a.jsonl", 5)
 
     def intrude(done: int, total: int) -> None:
-        with pytest.raises(IndexingError, match="another run is writing"):
+        with pytest.raises(BusyError, match="another run is writing"):
             index([tmp_path / "a.jsonl"], tokenizer, tmp_path / "out")
 
     index([tmp_path / "a.jsonl"], tokenizer, tmp_path / "out", on_progress=intrude)
