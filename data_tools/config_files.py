@@ -89,15 +89,7 @@ def load_model(
     Raises ConfigFileError with one line per problem, naming file and line, or the override, and the dotted key.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigFileError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigFileError(f"{path} is not UTF-8: {error.reason} at byte {error.start}") from error
-    tree, root = _parse(text, str(path))
-    if not isinstance(tree, dict):
-        raise ConfigFileError(f"{path} does not hold a mapping of keys to values")
+    tree, root = _read(path)
     overridden = []
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -128,6 +120,23 @@ def load_model(
         raise ConfigFileError("\n".join(lines)) from error
 
 
+def load_mapping(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file, read as recipes are.
+
+    Raises ConfigFileError when it cannot be read or holds no mapping.
+    """
+    tree, _ = _read(path)
+    return tree
+
+
+def parse_value(text: str) -> Any:
+    """A value as it stands behind `key=`, read as in a recipe.
+
+    Raises ConfigFileError for what is no YAML.
+    """
+    return _parse(text, f"the value {text!r}")[0]
+
+
 def dump_config(config: BaseModel) -> str:
     """``config`` as YAML, every default written out; :func:`load_model` reads it back to an equal object."""
     return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
@@ -146,6 +155,19 @@ def config_hash(config: BaseModel) -> str:
 
 
 _NO_SECRETS = "looks like a secret; name the environment variable that holds it instead"
+
+
+def _read(path: Path) -> tuple[dict[str, Any], yaml.Node | None]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigFileError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigFileError(f"{path} is not UTF-8: {error.reason} at byte {error.start}") from error
+    tree, root = _parse(text, str(path))
+    if not isinstance(tree, dict):
+        raise ConfigFileError(f"{path} does not hold a mapping of keys to values")
+    return tree, root
 
 
 def _parse(text: str, source: str) -> tuple[Any, yaml.Node | None]:

@@ -19,7 +19,7 @@ import numpy as np
 import orjson
 
 from data_tools.indexed import merge, token_dtype
-from data_tools.inputs import InputError, resolve_inputs
+from data_tools.inputs import InputError, RunError, resolve_inputs
 from data_tools.manifest import (
     dataset_files,
     loss_mask_prefix,
@@ -49,8 +49,8 @@ _CHAT_SUMS = ("trained_tokens", *CHAT_NOTES)
 _DUPLICATE_BUCKET = 1 << 23  # ids looked at together: 64 MiB
 
 
-class IndexingError(RuntimeError):
-    """The run cannot be finished as asked. What was done so far is kept."""
+class IndexingError(RunError):
+    """The dataset cannot be made as asked."""
 
 
 @dataclass(frozen=True)

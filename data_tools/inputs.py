@@ -12,6 +12,10 @@ class InputError(ValueError):
     """What was asked for cannot be begun: a missing file, a wrong option, nothing to read."""
 
 
+class RunError(RuntimeError):
+    """A run cannot be finished as asked: too many bad records, a damaged file. What was done so far is kept."""
+
+
 def resolve_inputs(inputs: Sequence[str]) -> list[Path]:
     """The files that `inputs` name, in this order: the arguments as given; within a directory (searched to
     any depth) or a glob pattern, by path in byte order.

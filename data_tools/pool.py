@@ -53,11 +53,12 @@ class Pool(Generic[Task, Result]):
         self._executor: ProcessPoolExecutor | None = None
         # One slot per worker: how much it has done of this run. Each is written by one process, so that there is no
         # lock that a killed worker could hold for ever.
-        self._progress = multiprocessing.get_context("spawn").RawArray("Q", max(1, workers))
+        self._progress: Any = None
 
     def __enter__(self) -> "Pool[Task, Result]":
         if self._workers > 1:
             spawn = multiprocessing.get_context("spawn")
+            self._progress = spawn.RawArray("Q", self._workers)
             slots = spawn.SimpleQueue()
             for slot in range(self._workers):
                 slots.put(slot)

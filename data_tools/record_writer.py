@@ -25,24 +25,27 @@ class RecordWriter:
     In parquet an object-valued column (`meta`, `options`) is stored as JSON text and marked so in its
     metadata, and `FileReader` gives it back as an object; column types are those of the first rows.
 
+    `sync=False` leaves out the fsyncs, for files that carry a checksum and can be made again.
+
     Raises:
         ValueError: a suffix that is not written.
         StorageError: no space left.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, sync: bool = True) -> None:
         self._format = file_format(path)
         if self._format not in ("jsonl", "parquet"):
             raise ValueError(f"{path}: records are written as .jsonl, .jsonl.gz, .jsonl.zst or .parquet")
         self.path = path
         self.records = 0
+        self._sync = sync
         self._stack = ExitStack()
         self._file: Any = None
         self._rows: list[dict[str, Any]] = []
         self._parquet: Any = None
 
     def __enter__(self) -> "RecordWriter":
-        self._temporary = self._stack.enter_context(atomic_path(self.path))
+        self._temporary = self._stack.enter_context(atomic_path(self.path, sync=self._sync))
         if self._format == "jsonl":
             self._file = self._open()
         return self

@@ -8,8 +8,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from megatron_aquila.config import RunConfig, check_layout
 from data_tools.config_files import _parse
+from megatron_aquila.config import RunConfig, check_layout
 from megatron_aquila.config_loader import config_hash, dump_config, load_config
 from megatron_aquila.errors import ConfigError
 
