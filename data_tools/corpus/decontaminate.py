@@ -1,0 +1,202 @@
+"""Documents that hold evaluation questions: found by n-grams of words (en) or characters (zh) after folding.
+
+Every document is looked through for questions of both languages, so that the language step need not have run. Of a
+question are looked for: its text (long: enough of its n-grams close together; short: the whole of it), its options (all
+of them close together, in any order), and, where they are long, its answers and explanation.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from data_tools.corpus.batch import Batch, Drop, Outcome, Scale
+from data_tools.corpus.step_config import Resources, StepConfig
+
+Part = Literal["question", "options", "answer", "explanation"]
+
+
+class UnitLimits(BaseModel):
+    """What counts as found, in tokens of one unit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ngram: Annotated[int, Field(ge=2, le=100)]
+    """Tokens in an n-gram. 13 as in GPT-3 (Brown et al. 2020, appendix C)."""
+    short: Annotated[int, Field(ge=2, le=100)]
+    """A text of fewer tokens than an n-gram, but at least these, is looked for whole. A question that is shorter still
+    is looked for together with its options."""
+    options: Annotated[int, Field(ge=2)]
+    """Options with fewer tokens than this together are no evidence ("1, 2, 3, 4")."""
+    start: Annotated[int, Field(ge=1, le=20)]
+    """Options are found by the first tokens of one of them, which must have this many."""
+    ratio: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Least share of a text's n-grams."""
+
+
+class DecontaminateConfig(StepConfig):
+    """Against which questions, and what is done with a document that holds one."""
+
+    step: Literal["decontaminate"] = "decontaminate"
+    questions: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Files, directories or patterns of questions: {"id", "question", "options", "answer", "explanation", "source"}."""
+    action: Literal["drop", "flag"] = "drop"
+    """`flag` keeps the document and notes the match under `contamination`."""
+    words: UnitLimits = UnitLimits(ngram=13, short=5, options=8, start=2)
+    """Of questions that are not mostly Chinese."""
+    characters: UnitLimits = UnitLimits(ngram=13, short=6, options=16, start=3)
+    """Of Chinese questions. 13 characters are some 8 words."""
+    parts: tuple[Part, ...] = ("question", "options", "answer")
+    """What of an item is looked for. Answers and explanations only where they have the tokens of an n-gram."""
+    common: Annotated[int, Field(ge=1)] = 8
+    """An n-gram of more questions than this ("which of the following is the most likely …") is no evidence. A question
+    of nothing else is looked for whole."""
+
+    def build(self, resources: Resources) -> "Decontaminate":
+        return Decontaminate(self)
+
+    def files(self) -> tuple[Path, ...]:
+        from data_tools.inputs import resolve_inputs
+
+        return tuple(resolve_inputs(self.questions))
+
+
+@dataclass(frozen=True)
+class _Item:
+    id: str
+    source: str
+    texts: Mapping[str, str]
+    options: tuple[str, ...]
+
+
+class Decontaminate:
+    """Reads the questions and indexes them; once a process.
+
+    items: questions read. unindexed: ids of those that are too short to tell from ordinary text.
+    """
+
+    name: ClassVar[str] = "decontaminate"
+
+    def __init__(self, config: DecontaminateConfig) -> None:
+        from data_tools import _text
+        from data_tools.corpus.folding import folding
+
+        self.config = config
+        limits = {"": (config.words.ratio, config.characters.ratio)}
+        self.scales: Mapping[str, Scale] = {"contamination ratio": Scale(0, 1, limits=limits)}
+        lengths = [(unit.ngram, unit.short, unit.start, unit.ratio) for unit in (config.characters, config.words)]
+        self._index = _text.NgramIndex(folding(), characters=lengths[0], words=lengths[1], common=config.common)
+        self._patterns: list[tuple[_Item, str, int]] = []  # item, part, unit
+        self.unindexed: list[str] = []
+        items = _read(config.files())
+        self.items = len(items)
+        for item in items:
+            self._add(item)
+        self._index.finish()
+
+    def _add(self, item: _Item) -> None:
+        from data_tools.corpus.folding import CHARACTERS, UNIT_NAMES, unit_of
+
+        unit = unit_of(" ".join((item.texts["question"], *item.options)))
+        limits = getattr(self.config, UNIT_NAMES[unit])
+        before = len(self._patterns)
+
+        def note(pattern: int, part: str) -> bool:
+            if pattern >= 0:
+                assert pattern == len(self._patterns)
+                self._patterns.append((item, part, unit))
+            return pattern >= 0
+
+        found = False
+        if "question" in self.config.parts:
+            found = note(self._index.add_text(item.texts["question"], unit), "question")
+        if "options" in self.config.parts and item.options:
+            texts = list(item.options) if found else [item.texts["question"], *item.options]
+            note(self._index.add_texts(texts, unit, limits.options if found else limits.short), "options")
+        for part in ("answer", "explanation"):
+            text = item.texts.get(part, "")
+            # Characters bound tokens from above, so most short ones are passed over without counting.
+            enough = len(text) if unit == CHARACTERS else len(text.split())
+            if part in self.config.parts and enough >= limits.ngram:
+                note(self._index.add_text(text, unit), part)
+        if len(self._patterns) == before:
+            self.unindexed.append(item.id)
+
+    def __call__(self, batch: Batch) -> Outcome:
+        patterns, ratios, spans = self._index.scan(batch.texts)
+        drops: list[Drop | None] = [None] * len(batch)
+        notes: list[Mapping[str, Any] | None] = [None] * len(batch)
+        counts: Counter[str] = Counter()
+        from data_tools.corpus.folding import UNIT_NAMES
+
+        for place in np.flatnonzero(patterns >= 0).tolist():
+            item, part, unit = self._patterns[patterns[place]]
+            if ratios[place] < getattr(self.config, UNIT_NAMES[unit]).ratio:
+                continue
+            detail = {
+                "item": item.id,
+                "source": item.source,
+                "part": part,
+                "unit": UNIT_NAMES[unit],
+                "span": spans[place].tolist(),
+                "ratio": round(float(ratios[place]), 4),
+            }
+            counts[f"contaminated by {item.source or 'a question'}"] += 1
+            if self.config.action == "drop":
+                drops[place] = Drop("contaminated", detail)
+            else:
+                notes[place] = {"contamination": detail}
+        measured = np.where(patterns >= 0, ratios, np.nan)
+        return Outcome(drops=drops, notes=notes, counts=counts, measures={"contamination ratio": measured})
+
+
+def _read(paths: tuple[Path, ...]) -> list[_Item]:
+    """The items of question files; of those with equal texts the first.
+
+    Raises:
+        InputError: a record that is no question, or a file that is damaged.
+    """
+    from data_tools.files import FileReader, ReadOptions, Record
+    from data_tools.inputs import InputError
+
+    items: dict[tuple[Any, ...], _Item] = {}
+    for path in paths:
+        reader = FileReader(path, ReadOptions())
+        for found in reader:
+            if not isinstance(found, Record):
+                raise InputError(f"{path}, line {found.line}: {found.reason} ({found.detail}); correct the question")
+            try:
+                item = _item(found.value, f"{path.name}:{found.line}")
+            except ValueError as error:
+                raise InputError(f"{path}, line {found.line}: {error}; correct the question or take it out") from error
+            items.setdefault((tuple(item.texts.items()), item.options), item)
+        if reader.damage:
+            raise InputError(f"{path} cannot be read to its end: {reader.damage}")
+    return list(items.values())
+
+
+def _item(value: object, name: str) -> _Item:
+    if not isinstance(value, dict):
+        raise ValueError("a question is an object with 'id' and 'question'")
+    question = value.get("question")
+    if not isinstance(question, str) or not question.strip():
+        raise ValueError("'question' must be a string that is not blank")
+    options = value.get("options") or {}
+    if not isinstance(options, dict) or not all(isinstance(option, str) for option in options.values()):
+        raise ValueError("'options' must map letters to strings")
+    answers = value.get("answer") or []
+    answers = [answers] if isinstance(answers, str) else answers
+    if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
+        raise ValueError("'answer' must be a list of option letters or texts")
+    texts = {"question": question, "answer": "\n".join(options.get(answer, answer) for answer in answers)}
+    explanation = value.get("explanation")
+    if isinstance(explanation, str):
+        texts["explanation"] = explanation
+    strings: list[str] = [*texts.values(), *options.values(), str(value.get("id", "")), str(value.get("source", ""))]
+    if any("\ud800" <= character <= "\udfff" for text in strings for character in text):
+        raise ValueError("a text holds half of a surrogate pair")
+    return _Item(str(value.get("id") or name), str(value.get("source") or ""), texts, tuple(options.values()))
