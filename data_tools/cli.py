@@ -1,24 +1,21 @@
-"""`aquila data <verb>`: index, verify, preview, train-tokenizer. Only typer is imported here, so that `--help` is
-instant.
+"""`aquila data <verb>`: index, verify, preview, train-tokenizer, and the verbs of `cli_corpus` and `cli_scorers`. Only
+typer is imported here, so that `--help` is instant.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from data_tools.cli_common import DATA_FAULT, bar, console, one_sentence
+from data_tools.cli_corpus import corpus, why
+from data_tools.cli_scorers import label, train_scorer
 
+if TYPE_CHECKING:
     from rich.console import Console
 
     from data_tools.indexing import IndexSummary
-
-# Exit codes. 1: the data or the machine stands in the way, what was done is kept. 2: it could not be begun as
-# asked.
-DATA_FAULT, USAGE_FAULT = 1, 2
 
 app = typer.Typer(
     name="data",
@@ -28,6 +25,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+app.command()(corpus)
+app.command()(why)
+app.command()(label)
+app.command()(train_scorer)
 
 
 @app.callback()
@@ -88,7 +91,7 @@ def index(
     their tokens are trained stands in PREFIX.loss_mask.bin and .idx. Bad records go to PREFIX.quarantine.jsonl with
     their reason and place. After an interruption the same command goes on from the parts that were finished.
     """
-    with _one_sentence():
+    with one_sentence():
         import os
 
         from data_tools.files import ReadOptions
@@ -101,8 +104,8 @@ def index(
             options = IndexOptions(tuple(text_key or ["text"]), id_key, read, kind, template, max_length)
         except ValueError as error:
             raise InputError(str(error)) from error
-        console = _console()
-        with _bar(console, progress and console.is_terminal) as on_progress:
+        terminal = console()
+        with bar(terminal, progress and terminal.is_terminal) as on_progress:
             summary = build_index(
                 inputs,
                 tokenizer,
@@ -112,9 +115,9 @@ def index(
                 workers=workers or len(os.sched_getaffinity(0)),
                 max_bad_fraction=max_bad_fraction,
                 allow_truncated=allow_truncated,
-                on_progress=on_progress,
+                on_progress=lambda done, total: on_progress("indexing", done, total),
             )
-        _print_summary(console, summary)
+        _print_summary(terminal, summary)
 
 
 @app.command()
@@ -126,7 +129,7 @@ def verify(
     eod: Annotated[str | None, typer.Option(help="As given to index.", metavar="TOKEN")] = None,
 ) -> None:
     """Check a dataset: sizes, offsets, every id, every end of document or loss mask, checksums, tokenizer, template."""
-    with _one_sentence():
+    with one_sentence():
         from data_tools.tokenizers import load_tokenizer
         from data_tools.verification import verify as verify_dataset
 
@@ -163,7 +166,7 @@ def train_tokenizer(
     seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
 ) -> None:
     """Train a sentencepiece tokenizer on documents."""
-    with _one_sentence():
+    with one_sentence():
         from data_tools.inputs import resolve_inputs
         from data_tools.tokenizer_training import train_sentencepiece
 
@@ -205,7 +208,7 @@ def preview(
     Trained text is bold and green, context dim, control tokens reversed. Where there is no colour (a pipe, NO_COLOR)
     trained text stands in ⟦ ⟧ and control tokens in ‹ ›.
     """
-    with _one_sentence():
+    with one_sentence():
         from rich.console import Console
 
         from data_tools.chat import ChatEncoder, get_template
@@ -230,53 +233,7 @@ def preview(
         show(samples, loaded, Console(highlight=False))
 
 
-@contextmanager
-def _one_sentence() -> Iterator[None]:
-    """Turn the errors that are meant for the user into one sentence on stderr and an exit code."""
-    from data_tools.indexed import IndexedDatasetError
-    from data_tools.indexing import IndexingError
-    from data_tools.inputs import InputError
-    from data_tools.manifest import ManifestError
-    from data_tools.pool import WorkerDiedError
-    from data_tools.publish import BusyError
-    from data_tools.tokenizers import TokenizerError
-
-    try:
-        yield
-    except (InputError, TokenizerError) as error:
-        _fail(str(error), USAGE_FAULT)
-    except (IndexingError, BusyError, WorkerDiedError, IndexedDatasetError, ManifestError) as error:
-        _fail(str(error), DATA_FAULT)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        _fail(f"{where}{error.strerror or error}", DATA_FAULT)
-
-
-def _fail(sentence: str, code: int) -> None:
-    typer.echo(f"aquila data: {sentence}", err=True)
-    raise typer.Exit(code)
-
-
-def _console() -> "Console":
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _bar(console: "Console", wanted: bool) -> "Iterator[Callable[[int, int], None]]":
-    if not wanted:
-        yield lambda done, total: None
-        return
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress("[progress.description]{task.description}", *columns, console=console) as bar:
-        task = bar.add_task("indexing", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _print_summary(console: "Console", summary: "IndexSummary") -> None:
+def _print_summary(terminal: "Console", summary: "IndexSummary") -> None:
     from rich.table import Table
 
     from data_tools.indexing import quarantine_file
@@ -305,11 +262,11 @@ def _print_summary(console: "Console", summary: "IndexSummary") -> None:
     rows.append(("time", f"{summary.seconds:.1f} s" + (f", {rate:.1f} MB/s of text" if rate else "")))
     for name, text in rows:
         table.add_row(name, text)
-    console.print(table)
+    terminal.print(table)
     if manifest["quarantined"]:
-        console.print(f"bad records, with their places: {quarantine_file(summary.prefix)}")
+        terminal.print(f"bad records, with their places: {quarantine_file(summary.prefix)}")
     elif counts.get("dropped"):
-        console.print(f"what was dropped, with its places: {quarantine_file(summary.prefix)}")
+        terminal.print(f"what was dropped, with its places: {quarantine_file(summary.prefix)}")
 
 
 def _chat_rows(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:

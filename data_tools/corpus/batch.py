@@ -28,6 +28,7 @@ class Batch:
     sources: list[str]
     metas: list[dict[str, Any]]
     _token_ids: list[npt.NDArray[np.int32] | None] = field(default_factory=list)
+    _token_counts: list[int | None] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -35,23 +36,36 @@ class Batch:
     def token_ids(self, tokenizer: Tokenizer) -> list[npt.NDArray[np.int32]]:
         """The ids of each text (int32, no special tokens); encoded once, and again only where a text changed."""
         known = self._token_ids or [None] * len(self)
-        missing = [place for place, ids in enumerate(known) if ids is None]
-        long = [place for place in missing if len(self.texts[place]) > LONG_DOCUMENT]
-        for place in long:  # in pieces of bounded memory
-            known[place] = tokenizer.encode_long(self.texts[place])
-        if short := [place for place in missing if known[place] is None]:
-            for place, ids in zip(short, tokenizer.encode_batch([self.texts[place] for place in short])):
+        for place, text in enumerate(self.texts):
+            if known[place] is None and len(text) > LONG_DOCUMENT:  # in pieces of bounded memory
+                known[place] = tokenizer.encode_long(text)
+        if missing := [place for place, ids in enumerate(known) if ids is None]:
+            for place, ids in zip(missing, tokenizer.encode_batch([self.texts[place] for place in missing])):
                 known[place] = ids
         self._token_ids = known
         return known  # type: ignore[return-value]
+
+    def token_counts(self, tokenizer: Tokenizer) -> npt.NDArray[np.int64]:
+        """The number of tokens of each text, int64 [N]; texts whose number is known are not encoded for it."""
+        if not self._token_counts:
+            self._token_counts = [len(ids) for ids in self.token_ids(tokenizer)]
+        elif missing := [place for place, count in enumerate(self._token_counts) if count is None]:
+            for place, ids in zip(missing, self.select(missing).token_ids(tokenizer)):
+                self._token_counts[place] = len(ids)
+        return np.array(self._token_counts, np.int64)
+
+    def know_token_counts(self, counts: Sequence[int]) -> None:
+        """Take the numbers of tokens that were counted before the documents were stored."""
+        self._token_counts = list(counts)
 
     def replace_texts(self, texts: Sequence[str | None]) -> None:
         """Take new texts; None leaves a text as it is."""
         for place, text in enumerate(texts):
             if text is not None:
                 self.texts[place] = text
-                if self._token_ids:
-                    self._token_ids[place] = None
+                for column in (self._token_ids, self._token_counts):
+                    if column:
+                        column[place] = None
 
     def select(self, places: Sequence[int]) -> "Batch":
         """The documents at `places`, in that order."""
@@ -62,6 +76,7 @@ class Batch:
             [self.sources[place] for place in places],
             [self.metas[place] for place in places],
             [self._token_ids[place] for place in places] if self._token_ids else [],
+            [self._token_counts[place] for place in places] if self._token_counts else [],
         )
 
 

@@ -28,7 +28,8 @@ def load(name: str) -> RunConfig:
 
 
 def test_no_recipe_is_left_out() -> None:
-    assert {path.relative_to(RECIPES).as_posix() for path in RECIPES.rglob("*.yaml")} == set(WORLDS)
+    training = {path for path in RECIPES.rglob("*.yaml") if path.name != "corpus.yaml"}
+    assert {path.relative_to(RECIPES).as_posix() for path in training} == set(WORLDS)
 
 
 @pytest.mark.parametrize(("name", "world_size"), WORLDS.items())

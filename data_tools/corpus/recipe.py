@@ -1,0 +1,172 @@
+"""The recipe of a corpus: which files, which steps in which order, which mixtures come out."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from data_tools.config_files import ConfigFileError, config_hash, load_model
+from data_tools.corpus.decontaminate import DecontaminateConfig
+from data_tools.corpus.deduplicate import DeduplicateConfig
+from data_tools.corpus.domain import DomainConfig
+from data_tools.corpus.language import LanguageConfig
+from data_tools.corpus.mix import EVERYTHING, Stage
+from data_tools.corpus.normalise import NormaliseConfig
+from data_tools.corpus.privacy import PrivacyConfig
+from data_tools.corpus.quality import QualityConfig
+from data_tools.corpus.rules import RulesConfig
+from data_tools.corpus.step_config import StepConfig
+from data_tools.files import ReadOptions
+from data_tools.inputs import InputError
+from data_tools.publish import sha256_file
+
+# The steps in the order that a recipe normally has them. The class says what a step does and takes.
+STEPS: dict[str, type[StepConfig]] = {
+    "normalise": NormaliseConfig,
+    "language": LanguageConfig,
+    "rules": RulesConfig,
+    "privacy": PrivacyConfig,
+    "domain": DomainConfig,
+    "quality": QualityConfig,
+    "deduplicate": DeduplicateConfig,
+    "decontaminate": DecontaminateConfig,
+}
+
+
+def _tag(value: Any) -> str | None:
+    name = value.get("step") if isinstance(value, dict) else getattr(value, "step", None)
+    return None if name is None else f"step {name}"
+
+
+_TAGS = tuple(f"step {name}" for name in STEPS)
+AnyStep = Annotated[
+    Annotated[NormaliseConfig, Tag("step normalise")]
+    | Annotated[LanguageConfig, Tag("step language")]
+    | Annotated[RulesConfig, Tag("step rules")]
+    | Annotated[PrivacyConfig, Tag("step privacy")]
+    | Annotated[DomainConfig, Tag("step domain")]
+    | Annotated[QualityConfig, Tag("step quality")]
+    | Annotated[DeduplicateConfig, Tag("step deduplicate")]
+    | Annotated[DecontaminateConfig, Tag("step decontaminate")],
+    Discriminator(
+        _tag,
+        custom_error_type="unknown_step",
+        custom_error_message=f"needs a 'step' out of {', '.join(STEPS)}",
+    ),
+]
+
+
+class Source(BaseModel):
+    """Files of one origin. `name` is what the mixtures and the report call them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    # files, directories and patterns, as for `aquila data index`
+    files: tuple[str, ...] = Field(min_length=1)
+    # fields that hold the text; several are joined by a line end
+    text_key: tuple[str, ...] = Field(default=("text",), min_length=1)
+    id_key: str = "id"
+    # tried in this order on each line
+    encoding: tuple[str, ...] = ("utf-8",)
+    # longer lines go to quarantine
+    max_line_mib: int = Field(default=256, gt=0)
+
+    def read_options(self) -> ReadOptions:
+        """How its bytes become records."""
+        return ReadOptions(self.encoding, self.max_line_mib << 20)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self.read_options()
+        return self
+
+
+class Recipe(BaseModel):
+    """All that decides a corpus, apart from the contents of the files it names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # the directory that is written
+    output: Path
+    # counts the tokens of the report and the mixtures, feeds the linear scorers, and makes the index
+    tokenizer: Path
+    # the token that ends a document, where not the tokenizer's own
+    eod: str | None = None
+    seed: int = 0
+    sources: tuple[Source, ...] = Field(min_length=1)
+    steps: tuple[AnyStep, ...] = ()
+    # without one, all documents that are left become the stage "documents"
+    stages: tuple[Stage, ...] = ()
+    # make STAGE.bin and STAGE.idx of each stage
+    index: bool = True
+    # nothing is published if more of the records than this are bad
+    max_bad_fraction: float = Field(default=0.1, ge=0, le=1)
+    # take what a damaged file holds before the damage
+    allow_truncated: bool = False
+    # size of the parts that plain files are read in; by the size of the file if left out
+    shard_mib: float | None = Field(default=None, gt=0)
+
+    @property
+    def mixtures(self) -> tuple[Stage, ...]:
+        """The stages, or the one that takes everything."""
+        return self.stages or (EVERYTHING,)
+
+    def step_digests(self) -> list[str]:
+        """For each step a digest over its configuration and the contents of the files that it names.
+
+        Raises:
+            InputError: a file is not there.
+        """
+        digests = []
+        for number, step in enumerate(self.steps):
+            parts = [config_hash(step)]
+            for path in _all_files(step.files()):
+                try:
+                    parts.append(sha256_file(path))
+                except OSError as error:
+                    raise InputError(
+                        f"steps.{number} ({step.step}): {path} cannot be read: {error.strerror}"
+                    ) from error
+            digests.append(hashlib.sha256(" ".join(parts).encode()).hexdigest())
+        return digests
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for what, names in (
+            ("sources", [source.name for source in self.sources]),
+            ("steps", [str(step.step) for step in self.steps]),
+            ("stages", [stage.name for stage in self.stages]),
+        ):
+            if repeated := sorted({name for name in names if names.count(name) > 1}):
+                raise ValueError(f"{what}: {repeated[0]} is there twice")
+        known = {source.name for source in self.sources}
+        for stage in self.stages:
+            for part in stage.parts:
+                if unknown := sorted(set(part.sources or ()) - known):
+                    raise ValueError(f"stage {stage.name}, part {part.name}: there is no source {unknown[0]}")
+        return self
+
+
+def _all_files(paths: Sequence[Path]) -> list[Path]:
+    """`paths`, with the files in a directory, in byte order, in its place."""
+    found = []
+    for path in paths:
+        inside = sorted((p for p in path.rglob("*") if p.is_file()), key=os.fsencode) if path.is_dir() else [path]
+        found += inside
+    return found
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read the recipe at `path` with `key=value` overrides.
+
+    Raises:
+        InputError: one line per problem, naming file and line, or the override, and the dotted key.
+    """
+    try:
+        return load_model(Recipe, path, overrides, tags=_TAGS, schema="`aquila data corpus --schema`")
+    except ConfigFileError as error:
+        raise InputError(str(error)) from error

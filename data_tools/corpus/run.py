@@ -1,0 +1,203 @@
+"""`aquila data corpus`: take the shards through the phases, settle what needs all of them in between, publish.
+
+Every piece of work is committed on its own, under a key of all that decides it: killed at any moment, the next run goes
+on from what was finished, and the output is the same bytes whatever the number of workers.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_tools.commits import commit, committed
+from data_tools.corpus.mix import plan_stages
+from data_tools.corpus.near_duplicates import find_duplicates
+from data_tools.corpus.plan import CorpusPlan
+from data_tools.corpus.publication import DOCUMENTS, CorpusError, publish, published
+from data_tools.corpus.recipe import Recipe
+from data_tools.corpus.work import CorpusWork, duplicates_file, duplicates_marker, plans_file
+from data_tools.indexing import IndexOptions, build_index
+from data_tools.inputs import InputError
+from data_tools.pool import Pool
+from data_tools.publish import LOCK, exclusive
+from data_tools.tokenizers import Tokenizer, TokenizerError, load_tokenizer
+
+Progress = Callable[[str, int, int], None]  # what is being done, how much of it is done, how much there is
+
+
+@dataclass(frozen=True)
+class CorpusSummary:
+    """What a run published: its funnel, and what is true of this run only."""
+
+    output: Path
+    funnel: dict[str, Any]
+    seconds: float
+    pieces_done: int
+    pieces_reused: int
+
+
+class CorpusRun:
+    """A run in pieces, for whoever schedules them: this machine's workers, or a cluster's.
+
+    For each phase in turn: `work.do` every task of `todo(phase)`, in any order and place, then `settle(phase)` once.
+    Then `publish`.
+
+    Raises:
+        InputError: the recipe cannot be begun.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.tokenizer = _load(recipe)
+        self.plan = CorpusPlan(recipe, self.tokenizer.digest)
+        self.directory = recipe.output / "work"
+        self.work = CorpusWork(self.plan, self.directory)
+
+    @property
+    def phases(self) -> range:
+        """The numbers of the phases; the last writes the stages."""
+        return range(len(self.plan.phases) + 1)
+
+    def todo(self, phase: int) -> list[tuple[int, int]]:
+        """The tasks of a phase that are not committed yet."""
+        shards = range(len(self.plan.shards))
+        return [
+            (phase, shard)
+            for shard in shards
+            if committed(self.plan.files_of(self.directory, phase, shard).marker) is None
+        ]
+
+    def title(self, phase: int) -> str:
+        """What a phase does, for a progress bar."""
+        if phase == len(self.plan.phases):
+            return "write " + ", ".join(stage.name for stage in self.recipe.mixtures)
+        return ", ".join(self.recipe.steps[number].step for number in self.plan.phases[phase].steps) or "read"
+
+    def settle(self, phase: int, on_progress: Progress = lambda title, done, total: None) -> None:
+        """Find what needs all shards after a phase: duplicates, or what of each part enters the stages."""
+        if phase == len(self.plan.phases):
+            return
+        pieces = [self.plan.files_of(self.directory, phase, shard) for shard in range(len(self.plan.shards))]
+        config = self.plan.phases[phase].deduplicate
+        if config is not None:
+            marker = duplicates_marker(self.directory, self.plan, phase)
+            if committed(marker) is not None:
+                return
+            outputs = [duplicates_file(self.directory, self.plan, phase, shard) for shard in range(len(pieces))]
+            scratch = self.directory / f"{self.plan.global_key(phase)}.scratch"
+            scratch.mkdir(exist_ok=True)
+            counts = find_duplicates(
+                config,
+                [files.signatures for files in pieces],
+                scratch,
+                outputs,
+                on_progress=lambda done, total: on_progress("find duplicates", done, total),
+            )
+            shutil.rmtree(scratch)
+            commit(marker, asdict(counts), outputs)
+        else:
+            marker = plans_file(self.directory, self.plan)
+            if committed(marker) is None:
+                plans = plan_stages(self.recipe.mixtures, (np.load(files.census) for files in pieces))
+                commit(marker, {"stages": [[asdict(part) for part in stage] for stage in plans]}, [])
+
+    def publish(self) -> dict[str, Any]:
+        """Check that nothing got lost, write the report, and move everything to its place. Returns the funnel.
+
+        Raises:
+            CorpusError: too many bad records, a damaged file, nothing left. StorageError.
+        """
+        return publish(self.plan, self.directory, self.tokenizer)
+
+    def clean(self) -> None:
+        """Remove what killed runs left half written, and pieces of other inputs or recipes."""
+        keys = self.plan.keys()
+        for path in self.directory.iterdir():
+            if path.name == LOCK or (path.suffix != ".tmp" and path.name.split(".")[0] in keys):
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def build_corpus(
+    recipe: Recipe, *, workers: int = 1, on_progress: Progress = lambda title, done, total: None
+) -> CorpusSummary:
+    """Make the corpus that `recipe` describes in its output directory, with processes of this machine.
+
+    Raises:
+        InputError: it cannot be begun. CorpusError, IndexingError: it cannot be finished. BusyError. WorkerDiedError.
+        StorageError.
+    """
+    began = time.monotonic()
+    run = CorpusRun(recipe)
+    prepare_output(recipe.output)
+    done = 0
+    pieces = len(run.phases) * len(run.plan.shards)
+    with exclusive(run.directory, recipe.output):
+        funnel = published(recipe.output, run.plan.digest)
+        if funnel is None:
+            run.clean()
+            with Pool(run.work, min(workers, len(run.plan.shards))) as pool:
+                for phase in run.phases:
+                    tasks = run.todo(phase)
+                    done += len(tasks)
+                    weights = [shard.weight for shard in run.plan.shards]
+                    total = sum(weights)
+                    before = total - sum(weights[shard] for _, shard in tasks)
+                    title = run.title(phase)
+
+                    def progress(current: int, title: str = title, before: int = before, total: int = total) -> None:
+                        on_progress(title, before + current, total)
+
+                    pool.run(tasks, progress)
+                    run.settle(phase, on_progress)
+            funnel = run.publish()
+        if recipe.index:
+            index_stages(recipe, workers, on_progress)
+        shutil.rmtree(run.directory)
+    return CorpusSummary(recipe.output, funnel, time.monotonic() - began, done, pieces - done)
+
+
+def prepare_output(output: Path) -> None:
+    """Make the output directory.
+
+    Raises:
+        InputError: it cannot be made or written to.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the output directory {output} cannot be made: {error.strerror}") from error
+    if not os.access(output, os.W_OK | os.X_OK):
+        raise InputError(f"the output directory {output} cannot be written to")
+
+
+def index_stages(recipe: Recipe, workers: int, on_progress: Progress = lambda title, done, total: None) -> None:
+    """Make STAGE.bin and STAGE.idx of every stage that was published."""
+    for stage in recipe.mixtures:
+        build_index(
+            [str(recipe.output / DOCUMENTS / stage.name)],
+            recipe.tokenizer,
+            recipe.output / stage.name,
+            IndexOptions(),
+            eod=recipe.eod,
+            workers=workers,
+            on_progress=lambda done, total, name=stage.name: on_progress(f"index {name}", done, total),  # type: ignore[misc]
+        )
+
+
+def _load(recipe: Recipe) -> Tokenizer:
+    try:
+        return load_tokenizer(recipe.tokenizer, eod=recipe.eod)
+    except TokenizerError as error:
+        raise InputError(f"tokenizer: {error}") from error
+
+
+__all__ = ["CorpusError", "CorpusRun", "CorpusSummary", "build_corpus", "prepare_output"]

@@ -1,0 +1,202 @@
+"""What a worker does with a shard: take it through a phase's steps, or write the stages it enters; then commit it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_tools.commits import commit, counts_of
+from data_tools.corpus.batch import Drop, Step
+from data_tools.corpus.chain import Chain, Documents, decide
+from data_tools.corpus.mix import Census, PartPlan, copies, parts_of
+from data_tools.corpus.outputs import DecisionOutput, PhaseOutput, StageOutput
+from data_tools.corpus.plan import CorpusPlan, ShardFiles
+from data_tools.corpus.reading import Input, stored_documents
+from data_tools.corpus.step_config import Resources
+from data_tools.corpus.tally import Sizes, StepTally
+from data_tools.publish import atomic_path
+from data_tools.quarantine import Quarantine
+from data_tools.record_writer import RecordWriter
+from data_tools.tokenizers import load_tokenizer
+
+DEDUPLICATE, MIX, PRIVACY = "deduplicate", "mix", "privacy"
+EXACT, NEAR = "exact-duplicate", "near-duplicate"
+NOT_DRAWN, NO_PART = "not-drawn", "no-part"
+
+Report = Callable[[int], None]
+
+
+class CorpusWork:
+    """The tasks of a run: (phase, shard) numbers of `plan`. Files go to `directory`, where `duplicates_file`s and the
+    `plans_file` must be before a phase is begun that needs them.
+    """
+
+    def __init__(self, plan: CorpusPlan, directory: Path) -> None:
+        self.plan = plan
+        self.directory = directory
+
+    def start(self) -> None:
+        """Load the tokenizer and build the steps.
+
+        Raises:
+            InputError, TokenizerError: as they do.
+        """
+        recipe = self.plan.recipe
+        self._tokenizer = load_tokenizer(recipe.tokenizer, eod=recipe.eod)
+        resources = Resources(self._tokenizer, recipe.seed)
+        used = {number for phase in self.plan.phases for number in phase.steps}
+        self._steps = {number: recipe.steps[number].build(resources) for number in sorted(used)}
+        self._signers = [
+            None if phase.deduplicate is None else phase.deduplicate.signer(resources) for phase in self.plan.phases
+        ]
+        masks = [number for number, step in self._steps.items() if step.name == PRIVACY]
+        self._privacy = masks[0] if masks else None
+
+    def do(self, task: tuple[int, int], report: Report) -> None:
+        """Do one shard of one phase; the phase after the last writes the stages."""
+        phase, shard = task
+        files = self.plan.files_of(self.directory, phase, shard)
+        if phase == len(self.plan.phases):
+            self._write_stages(shard, files)
+        elif phase == 0:
+            self._read(shard, files, report)
+        else:
+            self._go_on(phase, shard, files)
+        report(self.plan.shards[shard].weight)
+
+    def _read(self, number: int, files: ShardFiles, report: Report) -> None:
+        shard = self.plan.shards[number]
+        source = self.plan.recipe.sources[shard.source]
+        chain = self._chain(0)
+        with (
+            atomic_path(files.quarantine, sync=False) as bad_path,
+            Quarantine(bad_path) as quarantine,
+            self._output(0, files) as output,
+        ):
+            documents = Input(shard, source, self._tokenizer, quarantine)
+            for batch in documents:
+                output.write(*chain(batch))
+                report(documents.consumed)
+            bad_path.touch()
+        counts = {"read": asdict(documents.read), "steps": _tallies(chain), "documents": output.documents}
+        commit(files.marker, counts, [files.quarantine, *output.files])
+
+    def _go_on(self, phase: int, number: int, files: ShardFiles) -> None:
+        chain = self._chain(phase)
+        tally = StepTally({})
+        with self._output(phase, files) as output, RecordWriter(files.clusters, sync=False) as clusters:
+            for batch in self._without_duplicates(phase - 1, number, tally, clusters, output):
+                output.write(*chain(batch))
+        steps = {DEDUPLICATE: tally.to_json(), **_tallies(chain)}
+        commit(files.marker, {"steps": steps, "documents": output.documents}, [files.clusters, *output.files])
+
+    def _without_duplicates(
+        self, phase: int, number: int, tally: StepTally, clusters: RecordWriter, output: PhaseOutput
+    ) -> Iterator[Documents]:
+        """What `phase` let pass of a shard, without the duplicates that were found since."""
+        verdicts = np.load(duplicates_file(self.directory, self.plan, phase, number))
+        row = position = 0
+        for documents in self._stored(phase, number):
+            sizes = Sizes(documents.batch, self._tokenizer)
+            tally.enter(sizes)
+            drops: list[Drop | None] = [None] * len(documents)
+            while row < len(verdicts) and verdicts["position"][row] < position + len(documents):
+                verdict = verdicts[row]
+                place = int(verdict["position"]) - position
+                cluster, similarity = int(verdict["cluster"]), round(float(verdict["similarity"]), 4)
+                name, exact, drop = documents.batch.ids[place], bool(verdict["exact"]), bool(verdict["drop"])
+                clusters.write(
+                    {"cluster": cluster, "id": name, "kept": not drop, "exact": exact, "similarity": similarity}
+                )
+                if drop:
+                    detail = {"cluster": cluster, "similarity": similarity}
+                    drops[place] = Drop(EXACT if exact else NEAR, detail)
+                row += 1
+            position += len(documents)
+            decisions = decide(documents, drops, sizes, DEDUPLICATE, self._mask(phase + 1))
+            for decision in decisions:
+                tally.drop(decision)
+            output.decide(decisions)
+            documents = documents.select([place for place, drop in enumerate(drops) if drop is None])
+            tally.leave(Sizes(documents.batch, self._tokenizer))
+            if len(documents):
+                yield documents
+
+    def _write_stages(self, number: int, files: ShardFiles) -> None:
+        recipe, last = self.plan.recipe, len(self.plan.phases) - 1
+        plans = plans_of(self.directory, self.plan)
+        tally = StepTally({})
+        with ExitStack() as stack:
+            decisions = stack.enter_context(DecisionOutput(files))
+            outputs = [stack.enter_context(StageOutput(*files.stage(stage.name))) for stage in recipe.mixtures]
+            for documents in self._stored(last, number):
+                sizes = Sizes(documents.batch, self._tokenizer)
+                tally.enter(sizes)
+                taken = np.zeros(len(documents), np.int64)
+                parts = np.full(len(documents), False)
+                for stage, plan, output in zip(recipe.mixtures, plans, outputs):
+                    times = copies(stage, plan, documents.batch, recipe.seed)
+                    output.write(documents, times)
+                    taken += times
+                    parts |= np.array(parts_of(stage, documents.batch)) >= 0
+                drops = [None if times else Drop(NOT_DRAWN if part else NO_PART) for times, part in zip(taken, parts)]
+                found = decide(documents, drops, sizes, MIX, self._mask(last + 1))
+                for decision in found:
+                    tally.drop(decision)
+                decisions.write(found)
+                kept = documents.select(np.flatnonzero(taken).tolist())
+                tally.leave(Sizes(kept.batch, self._tokenizer))
+        written = {stage.name: output.facts() for stage, output in zip(recipe.mixtures, outputs)}
+        counts = {"steps": {MIX: tally.to_json()}, "stages": written}
+        commit(files.marker, counts, [*decisions.files, *(path for output in outputs for path in output.files)])
+
+    def _stored(self, phase: int, number: int) -> Iterator[Documents]:
+        source = self.plan.recipe.sources[self.plan.shards[number].source].name
+        return stored_documents(self.plan.files_of(self.directory, phase, number).documents, source)
+
+    def _output(self, phase: int, files: ShardFiles) -> PhaseOutput:
+        recipe = self.plan.recipe
+        census = Census(recipe.mixtures, recipe.seed) if phase == len(self.plan.phases) - 1 else None
+        return PhaseOutput(files, self._tokenizer, self._signers[phase], census)
+
+    def _chain(self, phase: int) -> Chain:
+        numbers = self.plan.phases[phase].steps
+        return Chain([self._steps[n] for n in numbers], self._tokenizer, [self._mask_at(n) for n in numbers])
+
+    def _mask(self, phase: int) -> Step | None:
+        """What masks excerpts of documents that are dropped just before a phase."""
+        before = [number for earlier in self.plan.phases[:phase] for number in earlier.steps]
+        return self._mask_at(max(before, default=-1) + 1)
+
+    def _mask_at(self, step: int) -> Step | None:
+        if self._privacy is None or step > self._privacy:
+            return None
+        return self._steps[self._privacy]
+
+
+def duplicates_file(directory: Path, plan: CorpusPlan, phase: int, shard: int) -> Path:
+    """What `find_duplicates` says about a shard after a phase."""
+    return directory / f"{plan.global_key(phase)}.duplicates.{shard:06d}.npy"
+
+
+def duplicates_marker(directory: Path, plan: CorpusPlan, phase: int) -> Path:
+    """The marker of the duplicates found after a phase."""
+    return directory / f"{plan.global_key(phase)}.duplicates.json"
+
+
+def plans_file(directory: Path, plan: CorpusPlan) -> Path:
+    """The marker that holds what `plan_stages` found."""
+    return directory / f"{plan.global_key(len(plan.phases) - 1)}.{plan.digest}.stages.json"
+
+
+def plans_of(directory: Path, plan: CorpusPlan) -> list[list[PartPlan]]:
+    """What `plan_stages` found for the stages of a run."""
+    stages = counts_of(plans_file(directory, plan))["stages"]
+    return [[PartPlan(**part) for part in stage] for stage in stages]
+
+
+def _tallies(chain: Chain) -> dict[str, Any]:
+    return {name: tally.to_json() for name, tally in chain.tallies.items()}
