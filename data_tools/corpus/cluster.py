@@ -8,8 +8,10 @@ All nodes must see the recipe's files and its output directory under the same pa
 """
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +138,15 @@ def _executor(name: str) -> Callable[..., Any]:
 
 
 def _named(make: Callable[..., Any], name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    from inspect import signature
-
-    return {**({"job_name": name} if "job_name" in signature(make).parameters else {}), **options}
+    """The options, with a name for the job, and with the virtual environment of this process where none is given."""
+    taken = signature(make).parameters
+    given = dict(options)
+    if "job_name" in taken:
+        given = {"job_name": name, **given}
+    if (
+        "venv_path" in taken
+        and sys.prefix != sys.base_prefix
+        and not {"venv_path", "condaenv", "env_command"} & set(given)
+    ):
+        given["venv_path"] = str(Path(sys.prefix) / "bin" / "activate")
+    return given

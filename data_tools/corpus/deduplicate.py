@@ -50,7 +50,7 @@ class DeduplicateConfig(StepConfig):
     20 x 6 finds 99.8 % at J = 0.8 and 98 % at 0.75; the 14 x 8 of FineWeb finds 92 % and 78 %."""
     rows: Annotated[int, Field(ge=1, le=64)] = 6
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.75
-    """Least estimated Jaccard similarity of a pair. FineWeb has no such check; it finds half of the pairs at J = 0.72."""
+    """Least estimated Jaccard similarity of a pair. FineWeb checks nothing; it finds half of the pairs at J = 0.72."""
     verify: bool = True
     """Check the threshold; without, a common band is enough."""
     keep: Literal["first", "longest"] = "first"
