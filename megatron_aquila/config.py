@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from megatron_aquila.kernels import Loss
 from megatron_aquila.layout import (
     batch_problems,
     length_problems,
@@ -299,9 +300,7 @@ class EvaluationConfig(Section):
 class PreferenceConfig(Section):
     """The loss on pairs of answers, and the reference model it compares with (dpo)."""
 
-    loss: Literal["sigmoid", "robust", "hinge", "ipo", "simpo", "orpo"] = Field(
-        default="sigmoid", description="which loss; simpo and orpo have no reference model"
-    )
+    loss: Loss = Field(default="sigmoid", description="which loss; simpo and orpo have no reference model")
     beta: PositiveFloat = Field(default=0.1, description="strength of the reference; ipo's tau, orpo's lambda")
     label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] = Field(
         default=0.0, description="share of pairs taken to be labelled the wrong way round (sigmoid, robust, simpo)"

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from megatron_aquila.errors import ConfigError
+from megatron_aquila.kernels import BY_LENGTH, REFERENCE_FREE, WITH_LABEL_SMOOTHING, WITH_MARGIN
 from megatron_aquila.schedule import decay_steps, warmup_steps
 
 if TYPE_CHECKING:
@@ -66,13 +67,13 @@ def length_problems(config: RunConfig) -> list[str]:
 def preference_problems(preference: PreferenceConfig) -> list[str]:
     """Constants that mean nothing in the chosen loss."""
     loss, problems = preference.loss, []
-    if preference.label_smoothing and loss not in ("sigmoid", "robust", "simpo"):
+    if preference.label_smoothing and loss not in WITH_LABEL_SMOOTHING:
         problems.append(f"label_smoothing has no meaning in the loss {loss}")
-    if preference.length_normalised and loss not in ("sigmoid", "robust", "hinge"):
+    if preference.length_normalised and loss in BY_LENGTH:
         problems.append(f"length_normalised changes nothing in the loss {loss}, which is per token already")
-    if preference.margin and loss != "simpo":
+    if preference.margin and loss not in WITH_MARGIN:
         problems.append(f"margin has no meaning in the loss {loss}")
-    if loss in ("simpo", "orpo") and preference.reference_weights is not None:
+    if loss in REFERENCE_FREE and preference.reference_weights is not None:
         problems.append(f"the loss {loss} has no reference model; remove reference_weights")
     return problems
 

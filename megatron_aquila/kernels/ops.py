@@ -14,7 +14,6 @@ import torch
 from megatron_aquila import _kernels
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
-PREFERENCE_LOSSES = ("sigmoid", "robust", "hinge", "ipo", "simpo", "orpo")
 SEQUENCE_COLUMNS = ("logps", "reward", "length")
 PAIR_COLUMNS = ("loss", "logit", "margin")
 TOTALS = (

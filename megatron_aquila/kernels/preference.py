@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from megatron_aquila.kernels import IGNORE_INDEX, ops
+from megatron_aquila.kernels import (
+    BY_LENGTH,
+    IGNORE_INDEX,
+    PREFERENCE_LOSSES,
+    REFERENCE_FREE,
+    WITH_LABEL_SMOOTHING,
+    WITH_MARGIN,
+    Loss,
+    ops,
+)
 from megatron_aquila.kernels.token_logps import Shard, as_rows, logit_gradient, take_saved
-
-Loss = Literal["sigmoid", "robust", "hinge", "ipo", "simpo", "orpo"]
-REFERENCE_FREE = ("simpo", "orpo")
-BY_LENGTH = ("ipo", "simpo", "orpo")  # divide by length of their own accord
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,8 @@ class PreferenceLoss:
     length_normalised: bool = False  # log-ratios per token, not per answer; with "sigmoid", TRL's "sigmoid_norm"
 
     def __post_init__(self) -> None:
-        if self.loss not in get_args(Loss):
-            raise ValueError(f"loss {self.loss!r} is none of {', '.join(get_args(Loss))}")
+        if self.loss not in PREFERENCE_LOSSES:
+            raise ValueError(f"loss {self.loss!r} is none of {', '.join(PREFERENCE_LOSSES)}")
         for name in ("beta", "label_smoothing", "margin", "sft_weight"):
             if not math.isfinite(getattr(self, name)):
                 raise ValueError(f"{name}={getattr(self, name)} is not finite")
@@ -46,9 +51,9 @@ class PreferenceLoss:
             raise ValueError(f"beta={self.beta} must be above 0")
         if not 0 <= self.label_smoothing < 0.5:
             raise ValueError(f"label_smoothing={self.label_smoothing} must lie in [0, 0.5)")
-        if self.label_smoothing and self.loss not in ("sigmoid", "robust", "simpo"):
+        if self.label_smoothing and self.loss not in WITH_LABEL_SMOOTHING:
             raise ValueError(f"label_smoothing has no meaning in the loss {self.loss!r}")
-        if self.margin and self.loss != "simpo":
+        if self.margin and self.loss not in WITH_MARGIN:
             raise ValueError(f"margin has no meaning in the loss {self.loss!r}")
         if self.sft_weight < 0:
             raise ValueError(f"sft_weight={self.sft_weight} must not be negative")
@@ -66,7 +71,7 @@ class PreferenceLoss:
 
     def arguments(self) -> tuple[int, float, float, float, float, bool, int]:
         """The constants as the operator takes them."""
-        number = ops.PREFERENCE_LOSSES.index(self.loss)
+        number = PREFERENCE_LOSSES.index(self.loss)
         constants = (self.beta, self.label_smoothing, self.margin, self.sft_weight, self.length_normalised)
         return number, *constants, IGNORE_INDEX
 
