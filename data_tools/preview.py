@@ -15,18 +15,20 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.text import Text
 
-from data_tools.chat import ChatEncoder, Turns
+from data_tools.chat import ChatEncoder
 from data_tools.files import FileReader, ReadOptions
 from data_tools.indexed import IndexedReader, idx_path
 from data_tools.inputs import InputError
 from data_tools.manifest import loss_mask_prefix, manifest_path, read_manifest
 from data_tools.quarantine import Fault
-from data_tools.records import RecordError, answered, dialogue_messages, pair_messages
+from data_tools.records import RecordError
+from data_tools.samples import CHAT_SAMPLES, DIALOGUES, PAIRS, render
 from data_tools.tokenizers import Tokenizer
 
 # Control characters would act on the terminal: their pictures are shown. Line ends and tabs stay.
 _PICTURES = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"}
 _PICTURES |= {0x7F: "\u2421", **dict.fromkeys(range(0x80, 0xA0), "\ufffd")}
+_PAIR = ("chosen", "rejected")  # its sequences
 
 Array = npt.NDArray[Any]
 
@@ -99,7 +101,7 @@ def indexed_samples(prefix: Path, tokenizer: Tokenizer, choice: Choice) -> Itera
     for number in choice.of(tokens.documents, str(prefix)):
         sequences = tokens.document(number)
         trained = masks.document(number) if masks is not None else [np.ones(len(one), np.uint8) for one in sequences]
-        labels = ("chosen", "rejected") if manifest.get("kind", "pairs") == "pairs" and len(sequences) == 2 else ("",)
+        labels = _PAIR if manifest.get("kind", "pairs") == "pairs" and len(sequences) == 2 else ("",)
         parts = [Part(*one) for one in zip(itertools.chain(labels, itertools.repeat("")), sequences, trained)]
         yield Sample(f"sample {number:,} of {tokens.documents:,}", parts)
 
@@ -131,12 +133,10 @@ def record_samples(path: Path, encoder: ChatEncoder, choice: Choice) -> Iterator
 
 def _rendered(value: object, encoder: ChatEncoder) -> list[Part]:
     """As `data index` writes them, but whole."""
-    if isinstance(value, dict) and "prompt" in value:
-        prompt, chosen, rejected = pair_messages(value)
-        turns = encoder.encode_batch([prompt + chosen, prompt + rejected], trained_from=[len(prompt)] * 2)
-        return [Part(label, one.tokens, one.mask) for label, one in zip(("chosen", "rejected"), turns)]
-    dialogue: Turns = encoder.encode(answered(dialogue_messages(value)))
-    return [Part("", dialogue.tokens, dialogue.mask)]
+    is_pair = isinstance(value, dict) and "prompt" in value
+    kind = CHAT_SAMPLES[PAIRS if is_pair else DIALOGUES]
+    turns = render(kind, [kind.read(value)], encoder)
+    return [Part(label, one.tokens, one.mask) for label, one in zip(_PAIR if is_pair else ("",), turns)]
 
 
 def segments(part: Part, tokenizer: Tokenizer) -> list[Segment]:

@@ -132,7 +132,7 @@ def sample_encoder(options: IndexOptions, tokenizer: Tokenizer) -> SampleEncoder
     """
     if options.kind == DOCUMENTS:
         return DocumentEncoder(options, tokenizer)
-    return ChatSampleEncoder({DIALOGUES: _DIALOGUES, PAIRS: _PAIRS}[options.kind], options, tokenizer)
+    return ChatSampleEncoder(CHAT_SAMPLES[options.kind], options, tokenizer)
 
 
 class DocumentEncoder:
@@ -207,6 +207,19 @@ _PAIRS = ChatSamples(
     fit=lambda turns, max_length: fit_pair(turns[0], turns[1], max_length),
     notes=lambda lists: (),
 )
+CHAT_SAMPLES = {samples.name: samples for samples in (_DIALOGUES, _PAIRS)}
+
+
+def render(kind: ChatSamples, samples: Sequence[tuple[Messages, ...]], encoder: ChatEncoder) -> list[Turns]:
+    """The sequences of what `kind.read` found in several records, in order and whole.
+
+    Raises:
+        RecordError: the template cannot render one of them.
+    """
+    conversations = [item for lists in samples for item in kind.conversations(lists)]
+    return encoder.encode_batch(
+        [messages for messages, _ in conversations], trained_from=[context for _, context in conversations]
+    )
 
 
 class ChatSampleEncoder:
@@ -234,10 +247,7 @@ class ChatSampleEncoder:
         return Content(lists, [message["content"] for messages in lists for message in messages])
 
     def encode(self, samples: Sequence[tuple[Messages, ...]]) -> Encoded:
-        conversations = [item for lists in samples for item in self._samples.conversations(lists)]
-        rendered = self._encoder.encode_batch(
-            [messages for messages, _ in conversations], trained_from=[context for _, context in conversations]
-        )
+        rendered = render(self._samples, samples, self._encoder)
         tokens: list[Array] = []
         masks: list[Array] = []
         refused: list[tuple[int, RecordError]] = []
