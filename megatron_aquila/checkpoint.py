@@ -251,8 +251,9 @@ def _best(root: Path) -> Path | None:
 
 def _prune(root: Path, keep: int, written: Path) -> None:
     """Delete the sound checkpoints beyond the newest `keep`. Failing to is no failure of the save."""
+    kept = (written, _best(root))
     for path in [path for path in _candidates(root) if _is_ours(path)][keep:]:
-        if path not in (written, _best(root)):
+        if path not in kept:
             try:
                 _discard(path)
             except OSError as error:
