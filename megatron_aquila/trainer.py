@@ -59,12 +59,13 @@ def prepare(run: RunConfig) -> None:
     Raises:
         ConfigError: the stage does nothing before training.
     """
-    if load_stage(run.stage).prepare is Stage.prepare:
+    kind = load_stage(run.stage)
+    if kind.prepare is Stage.prepare:
         raise ConfigError(f"the stage {run.stage} has nothing to compute before training")
     device = choose_device(run.device)
     with parallel_world(run, device) as layout:
         torch.use_deterministic_algorithms(run.training.deterministic)
-        stage = load_stage(run.stage)(run)
+        stage = kind(run)
         stage.datasets()
         chunks, _ = build_model(run, stage.shape, device)
         stage.prepare(Preparation(run, stage.shape, chunks, layout, device))
