@@ -169,27 +169,19 @@ class Trainer:
         """
         data, wanted = self.valid_data, self.settings.evaluation.batches
         assert data is not None  # a stage gives it where evaluation is asked for
+        gather_parameters(self.chunks)
         count, sums = 0.0, dict.fromkeys(("loss", *self.stage.metric_names), 0.0)
         for number in range(data.steps if wanted is None else min(wanted, data.steps)):
-            report = self._forward(data, number)
+            report = self._run_schedule(self._micro_batches(data, number), forward_only=True)
             count += report.count
             for name, value in report.means.items():
                 sums[name] += value * report.count
         return {f"validation/{name}": total / count for name, total in sums.items()}
 
-    @torch.no_grad()
-    def _forward(self, data: Dataset, number: int) -> StepReport:
-        """A global batch without gradients and without dropout."""
-        gather_parameters(self.chunks)
-        for chunk in self.chunks:
-            chunk.eval()
-        report = self._run_schedule(self._micro_batches(data, number), forward_only=True)
-        for chunk in self.chunks:
-            chunk.train()
-        return report
-
     def _check_start(self) -> None:
-        wrong = self.stage.check_start(self._forward(self.train_data, 0).means)
+        gather_parameters(self.chunks)
+        report = self._run_schedule(self._micro_batches(self.train_data, 0), forward_only=True)
+        wrong = self.stage.check_start(report.means)
         if wrong:
             raise TrainingError(f"training was not begun: {wrong}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +43,8 @@ def run_schedule(
     """Run the micro-batches through the pipeline; the global mean of the loss and of each metric, on all ranks.
 
     Sums and counts travel apart and are divided once, after the sum over micro-batches and data-parallel ranks:
-    the result and the gradient do not depend on how the batch was cut.
+    the result and the gradient do not depend on how the batch was cut. `forward_only` is without gradients and
+    without dropout; weights that are spread over the ranks must have been gathered.
     """
     sums: dict[str, torch.Tensor] = {}
 
@@ -70,15 +72,16 @@ def run_schedule(
         return output, loss_func
 
     iterators = [iter(micro_batches) for _ in chunks]
-    get_forward_backward_func()(
-        forward_step_func=forward_step,
-        data_iterator=iterators if len(chunks) > 1 else iterators[0],
-        model=list(chunks) if len(chunks) > 1 else chunks[0],
-        num_microbatches=len(micro_batches),
-        seq_length=micro_batches[0].tokens.shape[1],
-        micro_batch_size=1,
-        forward_only=forward_only,
-    )
+    with _inference(chunks) if forward_only else nullcontext():
+        get_forward_backward_func()(
+            forward_step_func=forward_step,
+            data_iterator=iterators if len(chunks) > 1 else iterators[0],
+            model=list(chunks) if len(chunks) > 1 else chunks[0],
+            num_microbatches=len(micro_batches),
+            seq_length=micro_batches[0].tokens.shape[1],
+            micro_batch_size=1,
+            forward_only=forward_only,
+        )
     volumes = [batch.volume for batch in micro_batches]
     host = [
         sum(volume.samples for volume in volumes),
@@ -86,6 +89,19 @@ def run_schedule(
         sum(volume.attended for volume in volumes),
     ]
     return _report(sums, ("count", "loss", *metric_names), host, device)
+
+
+@contextmanager
+def _inference(chunks: Sequence[torch.nn.Module]) -> Iterator[None]:
+    """Without gradients and without dropout; afterwards the chunks are in training mode."""
+    for chunk in chunks:
+        chunk.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for chunk in chunks:
+            chunk.train()
 
 
 def _report(
