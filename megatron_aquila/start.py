@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -28,36 +27,31 @@ class Preparation:
         layout: Layout,
         device: torch.device,
     ) -> None:
-        self._run, self._shape, self._chunks, self._layout, self._device = run, shape, chunks, layout, device
+        self._run, self._shape, self._chunks, self._device = run, shape, chunks, device
         self._loaded: list[Path | None] = []  # the weights in the model, once there are any
-        self.data_rank, self.data_size, self.is_main = layout.data_rank, layout.data_size, layout.is_main
-        self.micro_batch_multiple = layout.micro_batch_multiple
+        self.layout = layout
 
     def fingerprint(self, weights: Path | None) -> str:
-        return fingerprint(self._run, weights or self._run.model.weights, self._shape, self._layout)
+        return fingerprint(self._run, weights or self._run.model.weights, self._shape, self.layout)
 
-    @torch.no_grad()
+    def load(self, weights: Path | None) -> None:
+        """Fill the model with the weights at `weights`, or those that training starts from, unless it has them."""
+        path = weights or self._run.model.weights
+        if self._loaded != [path]:
+            found = open_weights(self._run, path, self._shape, self.layout)
+            load_weights(self._chunks, self._shape, self.layout, found.reader, found.prefix)
+            self._loaded = [path]
+
     def forward(
         self,
         weights: Path | None,
         batches: Sequence[MicroBatch],
         record: Callable[[torch.Tensor, MicroBatch], None],
     ) -> None:
-        path = weights or self._run.model.weights
-        if self._loaded != [path]:
-            found = open_weights(self._run, path, self._shape, self._layout)
-            load_weights(self._chunks, self._shape, self._layout, found.reader, found.prefix)
-            self._loaded = [path]
-        for chunk in self._chunks:
-            chunk.eval()
+        self.load(weights)
 
         def keep(logps: torch.Tensor, batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
             record(logps, batch)
             return logps.sum(), torch.ones((), dtype=torch.int64, device=logps.device), {}
 
         run_schedule(self._chunks, batches, keep, metric_names=(), device=self._device, forward_only=True)
-        for chunk in self._chunks:
-            chunk.train()
-
-    def gather(self, value: Any) -> list[Any]:
-        return self._layout.gather(value)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,7 +15,6 @@ from megatron_aquila import checkpoint, metrics
 from megatron_aquila.config import RunConfig
 from megatron_aquila.config_loader import config_hash, dump_config
 from megatron_aquila.datasets.batch import MicroBatch
-from megatron_aquila.datasets.sampler import deal
 from megatron_aquila.engine.device import choose_device, memory_bytes
 from megatron_aquila.engine.model import build_model
 from megatron_aquila.engine.optimizer import (
@@ -31,7 +29,7 @@ from megatron_aquila.engine.snapshot import Snapshot
 from megatron_aquila.engine.step import StepReport, apply_update, clear_gradients, run_schedule
 from megatron_aquila.engine.weights import load_weights
 from megatron_aquila.errors import AquilaError, ConfigError
-from megatron_aquila.initial_weights import open_weights, weights_of
+from megatron_aquila.initial_weights import weights_of
 from megatron_aquila.layout import schedule_problems
 from megatron_aquila.schedule import learning_rate
 from megatron_aquila.stages import Dataset, Stage, load_stage
@@ -87,9 +85,14 @@ class Trainer:
         chunks, config = build_model(run, self.shape, device)
         self.checkpoints = run.output / checkpoint.FOLDER
         resumed = self._find_checkpoint()
-        self.stage.prepare(Preparation(run, self.shape, chunks, layout, device))
+        preparation = Preparation(run, self.shape, chunks, layout, device)
+        self.stage.prepare(preparation)
         # Before the optimizer is built: its float32 values start as a copy of the weights, vocabulary padding included.
-        self._load_weights(chunks, resumed)
+        if resumed is None:
+            preparation.load(None)
+        else:
+            weights = weights_of(resumed, self.shape)
+            load_weights(chunks, self.shape, layout, weights.reader, weights.prefix)
         self.chunks = wrap_data_parallel(run, config, chunks)
         self.optimizer = build_optimizer(run, config, self.chunks)
         self.snapshot = Snapshot(
@@ -197,23 +200,10 @@ class Trainer:
 
     def _micro_batches(self, data: Dataset, step: int) -> list[MicroBatch]:
         """This rank's micro-batches of the global batch of step `step`."""
-        rows = deal(
-            data.step(step),
-            micro_batch_size=self.settings.training.micro_batch_size,
-            data_rank=self.layout.data_rank,
-            data_size=self.layout.data_size,
-            multiple=self.layout.micro_batch_multiple,
-        )
+        rows = self.layout.deal(data.step(step), self.settings.training.micro_batch_size)
         return [self.stage.collate([data[row] for row in micro_batch]) for micro_batch in rows]
 
-    # -- weights and checkpoints ------------------------------------------------------------------------------
-
-    def _load_weights(self, chunks: Sequence[torch.nn.Module], resumed: checkpoint.Checkpoint | None) -> None:
-        if resumed is None:
-            weights = open_weights(self.settings, self.settings.model.weights, self.shape, self.layout)
-        else:
-            weights = weights_of(resumed, self.shape)
-        load_weights(chunks, self.shape, self.layout, weights.reader, weights.prefix)
+    # -- checkpoints ------------------------------------------------------------------------------------------
 
     def _find_checkpoint(self) -> checkpoint.Checkpoint | None:
         """The checkpoint to go on from, as `checkpoint.resume` says."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -15,8 +15,11 @@ from megatron.core import parallel_state
 from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed
 
 from megatron_aquila.config import RunConfig
+from megatron_aquila.datasets.sampler import deal
 from megatron_aquila.errors import ConfigError
 from megatron_aquila.layout import require_layout
+
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,16 @@ class Layout:
     def micro_batch_multiple(self) -> int:
         """What a rank's micro-batches of a step must be a multiple of: the interleaved schedule runs them in groups."""
         return self.pipeline_size if self.virtual_size > 1 else 1
+
+    def deal(self, rows: Sequence[Row], micro_batch_size: int) -> list[list[Row]]:
+        """This rank's part of the rows of a step, one list a micro-batch, as `sampler.deal` says."""
+        return deal(
+            rows,
+            micro_batch_size=micro_batch_size,
+            data_rank=self.data_rank,
+            data_size=self.data_size,
+            multiple=self.micro_batch_multiple,
+        )
 
     def describe(self) -> str:
         virtual = f"×VPP{self.virtual_size}" if self.virtual_size > 1 else ""

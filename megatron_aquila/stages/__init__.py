@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -18,6 +18,9 @@ from megatron_aquila.config import RunConfig
 from megatron_aquila.datasets.batch import MicroBatch
 from megatron_aquila.errors import ConfigError
 from megatron_aquila.shapes import ModelShape
+
+if TYPE_CHECKING:
+    from megatron_aquila.engine.parallel import Layout
 
 logger = logging.getLogger(__name__)
 
@@ -37,10 +40,7 @@ class Dataset(Protocol):
 class Start(Protocol):
     """What the trainer offers a stage before training begins."""
 
-    data_rank: int
-    data_size: int
-    is_main: bool
-    micro_batch_multiple: int
+    layout: Layout
 
     def fingerprint(self, weights: Path | None) -> str:
         """Identifies the weights at `weights`, or those that training starts from."""
@@ -55,8 +55,6 @@ class Start(Protocol):
         `[1, T]` of each on the ranks of the last pipeline stage. Every rank calls it.
         """
 
-    def gather(self, value: Any) -> list[Any]:
-        """Every rank's `value`, on every rank."""
 
 
 class Stage:

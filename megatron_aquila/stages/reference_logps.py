@@ -24,7 +24,6 @@ from megatron_aquila.config import RunConfig
 from megatron_aquila.datasets.batch import MicroBatch
 from megatron_aquila.datasets.packing import IntArray, pack
 from megatron_aquila.datasets.sample_data import SampleData
-from megatron_aquila.datasets.sampler import deal
 from megatron_aquila.datasets.samples import collate
 from megatron_aquila.errors import ConfigError
 from megatron_aquila.kernels.preference import PreferenceLoss, preference_loss
@@ -100,22 +99,15 @@ def compute_reference(run: RunConfig, data: SampleData, tokenizer_digest: str, s
     missing = cache.missing(members)
     if len(missing) == 0:
         return cache
-    if start.is_main:
+    if start.layout.is_main:
         print(f"reference log-probs of {len(missing):,} of {len(members):,} pairs: {directory}", flush=True)
 
     capacity = preference.reference_sequence_length or run.data.sequence_length
     packs = pack(data.samples.lengths[missing], capacity, run.seed)
     micro_batch_size = run.training.micro_batch_size
-    stride = _MICRO_BATCHES_PER_SAVE * micro_batch_size * start.data_size
+    stride = _MICRO_BATCHES_PER_SAVE * micro_batch_size * start.layout.data_size
     for first in range(0, len(packs), stride):
         last = min(first + stride, len(packs))
-        mine = deal(
-            range(first, last),
-            micro_batch_size=micro_batch_size,
-            data_rank=start.data_rank,
-            data_size=start.data_size,
-            multiple=start.micro_batch_multiple,
-        )
         batches = [
             collate(
                 [[data.samples[int(missing[place])] for place in packs[index]] for index in rows],
@@ -123,12 +115,12 @@ def compute_reference(run: RunConfig, data: SampleData, tokenizer_digest: str, s
                 count=micro_batch_size,
                 padding=data.padding,
             )
-            for rows in mine
+            for rows in start.layout.deal(range(first, last), micro_batch_size)
         ]
         for numbers, values in _score(start, weights, batches):
             cache.values[numbers] = values
         _refuse_not_finite(cache, missing[packs.samples[packs.bounds[first] : packs.bounds[last]]])
-        if start.is_main:
+        if start.layout.is_main:
             cache.save()
     return cache
 
@@ -146,7 +138,7 @@ def _score(start: Start, weights: Path | None, batches: Sequence[MicroBatch]) ->
         found.append((batch.extra["samples"].cpu().numpy(), sums.view(-1, 2).cpu().numpy()))
 
     start.forward(weights, batches, record)
-    return [pair for pairs in start.gather(found) for pair in pairs]
+    return [pair for pairs in start.layout.gather(found) for pair in pairs]
 
 
 def _refuse_not_finite(cache: ReferenceCache, scored: IntArray) -> None:

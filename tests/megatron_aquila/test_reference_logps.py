@@ -151,3 +151,31 @@ def test_another_reference_model_needs_no_second_copy(data: Path, reference: Pat
     first = {name: metrics.read(tmp_path / name / metrics.FILE)[0] for name in ("two", "three")}
     assert abs(first["two"]["train/rewards/margins"]) < 1e-6
     assert first["three"]["train/rewards/margins"] > 0.1
+
+
+def opened(data: str, output: str, **changes: Any) -> list[str]:
+    """Where a trainer that is made read weights from, in order."""
+    from unittest import mock
+
+    from megatron_aquila import start
+    from megatron_aquila.engine.device import choose_device
+    from megatron_aquila.engine.parallel import parallel_world
+    from megatron_aquila.trainer import Trainer
+
+    run = conversation_recipe(Path(data), Path(output), "dpo", **changes)
+    device = choose_device("cpu")
+    with mock.patch.object(start, "open_weights", wraps=start.open_weights) as opening:
+        with parallel_world(run, device) as layout:
+            Trainer(run, device, layout)
+        return [str(call.args[1]) for call in opening.call_args_list]
+
+
+def test_weights_are_read_once_where_the_policy_is_its_own_reference(data: Path, tmp_path: Path) -> None:
+    """Verifying and reading 7B weights takes minutes."""
+    short = {"preference__loss": "simpo", "training__epochs": 1}
+    world(1, train, data=str(data), output=str(tmp_path / "policy"), **short)
+    policy, other = str(tmp_path / "policy"), str(tmp_path / "policy" / "checkpoints" / "step-00000001")
+    common = {"data": str(data), "model__weights": policy}
+    assert world(1, opened, output=str(tmp_path / "a"), **common) == [[policy]]
+    found = world(1, opened, output=str(tmp_path / "b"), preference__reference_weights=other, **common)
+    assert found == [[other, policy]]

@@ -138,7 +138,6 @@ def recipe(place: str, stage: str, packing: tuple[bool, int], parallel: dict[str
 
 def figures(place: str, stage: str, packing: tuple[bool, int], parallel: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Loss, metrics and gradient norm by case, from one model: the weights do not move."""
-    from megatron_aquila.datasets.sampler import deal
     from megatron_aquila.engine.device import choose_device
     from megatron_aquila.engine.model import build_model
     from megatron_aquila.engine.optimizer import build_optimizer, set_learning_rate, wrap_data_parallel
@@ -172,13 +171,7 @@ def figures(place: str, stage: str, packing: tuple[bool, int], parallel: dict[st
             data: Any = trained.datasets()[0]
             packs = data.step(0)
             assert len(packs) < len(data.members) if packing[0] else len(packs) == len(data.members)
-            rows = deal(
-                packs,
-                micro_batch_size=packing[1],
-                data_rank=layout.data_rank,
-                data_size=layout.data_size,
-                multiple=layout.micro_batch_multiple,
-            )
+            rows = layout.deal(packs, packing[1])
             clear_gradients(chunks, optimizer)
             report = run_schedule(
                 chunks,

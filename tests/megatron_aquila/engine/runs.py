@@ -8,7 +8,6 @@ import torch
 
 from megatron_aquila.config import RunConfig
 from megatron_aquila.datasets.batch import IGNORE_INDEX, MicroBatch, document_bounds, make_batch, volume_of
-from megatron_aquila.datasets.sampler import deal
 from megatron_aquila.losses.language_modelling import negative_log_likelihood
 
 TINY = {
@@ -95,12 +94,7 @@ class Engine:
         training = self.run.training
         return [
             micro_batch(data[indices])
-            for indices in deal(
-                range(first, first + training.global_batch_size),
-                micro_batch_size=training.micro_batch_size,
-                data_rank=self.layout.data_rank,
-                data_size=self.layout.data_size,
-            )
+            for indices in self.layout.deal(range(first, first + training.global_batch_size), training.micro_batch_size)
         ]
 
     def step(self, step: int, data: torch.Tensor, *, update: bool = True) -> dict[str, float]:
