@@ -6,6 +6,7 @@ The group is `megatron_aquila.stages`; a package of a third party adds a stage b
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -56,9 +57,8 @@ class Start(Protocol):
         """
 
 
-
-class Stage:
-    """What the trainer knows of a stage; a new one derives from this.
+class Stage(ABC):
+    """What the trainer knows of a stage; a new one derives from this, and cannot be made before it is whole.
 
     `metric_names` are the further sums that `loss` returns, beside the loss itself; they are reported divided by
     the same count. `sample_name` is the plural of what a batch counts. `chat_template` names the template that
@@ -71,42 +71,45 @@ class Stage:
     tokenizer: Tokenizer
     shape: ModelShape
 
+    @abstractmethod
     def __init__(self, run: RunConfig) -> None:
-        raise NotImplementedError
+        """Sets `tokenizer` and `shape`."""
 
+    @abstractmethod
     def datasets(self) -> tuple[Dataset, Dataset | None]:
         """Training and validation rows. Called on every rank at once; may communicate."""
-        raise NotImplementedError
 
-    def prepare(self, start: Start) -> None:
+    def prepare(self, start: Start) -> None:  # noqa: B027 - few stages need it
         """Work to do with the model before training; called after `datasets`, on every rank at once."""
 
+    @abstractmethod
     def digest(self) -> str:
         """Identifies the data and their order: a run resumes only on the same. Called after `prepare`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def collate(self, rows: list[Any]) -> MicroBatch:
         """One micro-batch of a length that is the same for all of the run. It may get fewer rows than
         `micro_batch_size`, or none, where `Dataset.step` gives rows that do not divide.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def loss(
         self, logps: torch.Tensor, batch: MicroBatch
     ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
         """From log p(label) `[1, T]`: the sum of the loss, its integer count, and sums of `metric_names`."""
-        raise NotImplementedError
 
     def check_start(self, means: dict[str, float]) -> str | None:
         """What is wrong with the first batch's loss and metrics, before any update and without dropout, if anything is.
 
         Called only where `checks_start`.
         """
+        return None
 
     checks_start: bool = False
 
     def describe(self) -> str | None:
         """A line about the data, for the head of a run."""
+        return None
 
 
 def load_stage(name: str) -> type[Stage]:
