@@ -3,7 +3,8 @@
     losses = world(4, train_twenty_steps, tensor_parallel=2, pipeline_parallel=2)
 
 calls `train_twenty_steps(tensor_parallel=2, pipeline_parallel=2)` in four processes with the environment of torchrun
-and returns the four results in rank order. Importing Megatron takes seconds, so the processes are kept.
+and returns the four results in rank order. Importing Megatron takes seconds, so one process does it, the ranks are
+forked from it, and they are kept.
 """
 
 from __future__ import annotations
@@ -16,8 +17,13 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Any
+from unittest import mock
+
+from megatron_aquila.launch import visible_gpus
 
 _TIMEOUT_SECONDS = 240
 
@@ -26,12 +32,22 @@ class WorldError(AssertionError):
     """A rank failed; the message is its traceback."""
 
 
+def forked(function: Callable[..., None], *arguments: Any) -> BaseProcess:
+    """A process, started, that has imported what a rank needs and runs a function that can be pickled."""
+    context = multiprocessing.get_context("forkserver")
+    # An import that so much as counts the GPUs makes them unusable after a fork: there every rank imports for itself.
+    context.set_forkserver_preload([] if visible_gpus() else ["tests.warm"])
+    with mock.patch.dict(os.environ, OMP_NUM_THREADS="1"):  # a process that has threads cannot be forked
+        forkserver.ensure_running()
+    process = context.Process(target=function, args=arguments, daemon=True)
+    process.start()
+    return process
+
+
 class _Worker:
     def __init__(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.connection, child = context.Pipe()
-        self.process = context.Process(target=_serve, args=(child, sys.path), daemon=True)
-        self.process.start()
+        self.connection, child = multiprocessing.Pipe()
+        self.process = forked(_serve, child, sys.path)
         child.close()
 
 
@@ -79,6 +95,12 @@ def world(size: int, function: Callable[..., Any], /, **arguments: Any) -> list[
     return [results[rank] for rank in range(size)]
 
 
+def kill() -> None:
+    """SIGKILL for every rank, whatever it is doing; the call of `world` under way then fails."""
+    for worker in _workers:
+        worker.process.kill()
+
+
 def _stop() -> None:
     while _workers:
         worker = _workers.pop()
@@ -98,10 +120,6 @@ def _free_port() -> int:
 
 def _serve(connection: Connection, path: list[str]) -> None:
     sys.path[:] = path
-    os.environ["OMP_NUM_THREADS"] = "1"
-    import torch
-
-    torch.set_num_threads(1)
     while True:
         try:
             environment, module, name, arguments = connection.recv()

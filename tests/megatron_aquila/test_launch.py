@@ -3,9 +3,9 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,9 @@ from megatron_aquila.launch import (
     in_world,
     processes_needed,
     require_environment,
+    run_processes,
 )
+from tests.world import forked
 
 ROOT = Path(__file__).parents[2]
 
@@ -147,23 +149,32 @@ if what != "end":
 """
 
 
-def start(folder: Path, what: str) -> subprocess.Popen[str]:
+def launch(folder: Path, what: str, environment: dict[str, str]) -> None:
+    """The launcher's process."""
+    os.environ.clear()
+    os.environ.update(environment)
+    os.dup2(os.open(folder / "errors", os.O_WRONLY | os.O_CREAT), sys.stderr.fileno())
+    sys.exit(run_processes(2, [str(folder), what], module="rank_program"))
+
+
+def start(folder: Path, what: str) -> BaseProcess:
     """The launcher, in its own process, over two ranks of RANK_PROGRAM."""
     (folder / "rank_program.py").write_text(RANK_PROGRAM)
-    code = "import sys; from megatron_aquila.launch import run_processes as run\n"
-    code += "sys.exit(run(2, sys.argv[1:], module='rank_program'))"
     unset = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "OMP_NUM_THREADS")
     environment = {key: value for key, value in os.environ.items() if key not in unset}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(folder)])
-    return subprocess.Popen(
-        [sys.executable, "-c", code, str(folder), what], env=environment, stderr=subprocess.PIPE, text=True
-    )
+    return forked(launch, folder, what, environment)
+
+
+def end(folder: Path, launcher: BaseProcess, seconds: float = 300) -> tuple[int | None, str]:
+    """Its exit code, once it has one, and what it wrote to stderr."""
+    launcher.join(seconds)
+    return launcher.exitcode, (folder / "errors").read_text()
 
 
 def test_ranks_get_their_places_and_a_share_of_the_cores(tmp_path: Path) -> None:
-    launcher = start(tmp_path, "end")
-    _, errors = launcher.communicate(timeout=300)
-    assert launcher.returncode == 0, errors
+    code, errors = end(tmp_path, start(tmp_path, "end"))
+    assert code == 0, errors
     threads = str(max(1, len(os.sched_getaffinity(0)) // 2))
     for rank in ("0", "1"):
         found = json.loads((tmp_path / f"{rank}.json").read_text())
@@ -178,21 +189,16 @@ def test_ranks_get_their_places_and_a_share_of_the_cores(tmp_path: Path) -> None
     ],
 )
 def test_the_first_failure_is_the_exit_code(tmp_path: Path, what: str, code: int, said: str) -> None:
-    launcher = start(tmp_path, what)
-    _, errors = launcher.communicate(timeout=300)
-    assert launcher.returncode == code
-    assert errors == said  # one sentence, no traceback
+    assert end(tmp_path, start(tmp_path, what)) == (code, said)  # one sentence, no traceback
 
 
 def test_sigterm_reaches_every_rank(tmp_path: Path) -> None:
     launcher = start(tmp_path, "wait")
     deadline = time.monotonic() + 300
     while len(list(tmp_path.glob("*.ready"))) < 2:
-        assert launcher.poll() is None, launcher.communicate()[1]
+        assert launcher.is_alive(), (tmp_path / "errors").read_text()
         assert time.monotonic() < deadline
         time.sleep(0.05)
     launcher.terminate()
-    _, errors = launcher.communicate(timeout=60)
-    assert launcher.returncode == 128 + signal.SIGTERM
-    assert errors == ""
+    assert end(tmp_path, launcher, 60) == (128 + signal.SIGTERM, "")
     assert {path.name for path in tmp_path.glob("*.stopped")} == {"0.stopped", "1.stopped"}
