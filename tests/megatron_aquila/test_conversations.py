@@ -11,14 +11,9 @@ import pytest
 
 from megatron_aquila import metrics
 from megatron_aquila.checkpoint import open_checkpoint
-from tests.megatron_aquila.conversations import build_conversations, conversation_recipe
+from tests.megatron_aquila.conversations import conversation_recipe
 from tests.megatron_aquila.test_resume import assert_same_run, losses, weights
 from tests.world import world
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_conversations(tmp_path_factory.mktemp("conversations"))
 
 
 def run_training(data: str, output: str, stage: str, **changes: Any) -> None:

@@ -9,13 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.megatron_aquila.conversations import build_conversations, conversation_recipe
+from tests.megatron_aquila.conversations import conversation_recipe
 from tests.world import WorldError, world
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_conversations(tmp_path_factory.mktemp("conversations"))
 
 
 def compute(data: str, output: str, **changes: Any) -> None:

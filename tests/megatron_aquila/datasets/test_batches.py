@@ -19,7 +19,7 @@ from megatron_aquila.datasets.sampler import deal
 from megatron_aquila.errors import ConfigError
 from megatron_aquila.stages.cpt import ContinuedPretraining
 from tests.data_tools.small_tokenizer import make_tokenizer
-from tests.megatron_aquila.corpora import build_corpus, recipe
+from tests.megatron_aquila.corpora import recipe
 
 
 @pytest.mark.parametrize(("data_size", "micro_batch_size"), [(1, 1), (1, 4), (2, 2), (4, 1), (3, 4)])
@@ -55,11 +55,6 @@ def world_of_one() -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 def test_the_end_of_a_document_is_learned_and_predicts_nothing(corpus: Path, tmp_path: Path) -> None:

@@ -13,12 +13,7 @@ from data_tools.indexing import IndexOptions, build_index
 from megatron_aquila.errors import ConfigError
 from megatron_aquila.stages.dpo import PreferenceTraining
 from megatron_aquila.stages.sft import SupervisedFineTuning
-from tests.megatron_aquila.conversations import build_conversations, conversation_recipe
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_conversations(tmp_path_factory.mktemp("conversations"))
+from tests.megatron_aquila.conversations import conversation_recipe
 
 
 @pytest.mark.parametrize(
