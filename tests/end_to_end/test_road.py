@@ -1,10 +1,11 @@
-"""The commands of the README in a row: text, tokenizer, index, all stages of training, export, transformers."""
+"""The commands of the README in a row: text, tokenizer, index, all stages of training, export, transformers.
+
+The first training starts its processes itself; the other commands run in warm ones.
+"""
 
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,14 @@ import torch
 from data_tools.clinic import write_clinic
 from megatron_aquila import metrics
 from megatron_aquila.stages.cpt import ContinuedPretraining
+from tests.command import aquila, aquila_in_ranks
 from tests.megatron_aquila.conversations import KINDS, conversation_recipe
 from tests.megatron_aquila.corpora import recipe, write_recipe
 from tests.megatron_aquila.datasets.test_batches import world_of_one
 
 
-def aquila(*arguments: object) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "megatron_aquila", *map(str, arguments)], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr + done.stdout
-    return done.stdout
+def command(*arguments: object, ranks: int = 1) -> str:
+    return aquila_in_ranks(ranks, *arguments).stdout
 
 
 def losses(run: Path, name: str) -> list[float]:
@@ -36,10 +34,10 @@ def test_from_text_to_a_model_in_transformers(tmp_path: Path) -> None:
     text = {name: tmp_path / "text" / f"{name}.jsonl" for name in ("medical_stage1", "medical_stage2", "general")}
     tokenizer = tmp_path / "tokenizer"
     control = ["--control-token", "<|im_start|>", "--control-token", "<|im_end|>"]
-    aquila("data", "train-tokenizer", *text.values(), "--output", tokenizer, "--vocab-size", 1000, *control)
+    command("data", "train-tokenizer", *text.values(), "--output", tokenizer, "--vocab-size", 1000, *control)
     for name, source in {"medical": "medical_stage1", "second": "medical_stage2", "general": "general"}.items():
-        aquila("data", "index", text[source], "--tokenizer", tokenizer, "--output", tmp_path / name)
-        assert "sound" in aquila("data", "verify", tmp_path / name, "--tokenizer", tokenizer)
+        command("data", "index", text[source], "--tokenizer", tokenizer, "--output", tmp_path / name)
+        assert "sound" in command("data", "verify", tmp_path / name, "--tokenizer", tokenizer)
 
     first = recipe(tmp_path, tmp_path / "first", parallel__tensor_parallel=2, model__hidden_dropout=0.0)
     aquila("train", write_recipe(first, tmp_path / "first.yaml"))
@@ -54,33 +52,33 @@ def test_from_text_to_a_model_in_transformers(tmp_path: Path) -> None:
         training__precision="bf16",
         evaluation__batches=1,
     )
-    printed = aquila("train", write_recipe(second, tmp_path / "second.yaml"), "training.precision=fp32")
+    printed = command("train", write_recipe(second, tmp_path / "second.yaml"), "training.precision=fp32", ranks=2)
     assert "from step 0" in printed
     assert losses(second.output, "train/loss")[0] < losses(first.output, "train/loss")[0] - 0.2, "stage 1 was kept"
 
     export = tmp_path / "export"
-    aquila("export", second.output, "--output", export)
+    command("export", second.output, "--output", export)
     assert losses(second.output, "validation/loss")[-1] == pytest.approx(_transformers_loss(export, second), abs=1e-4)
 
     weights = second.output
     for stage, file in (("sft", "dialogues"), ("dpo", "pairs_train")):
         kind = KINDS[stage]
         options = ["--kind", kind, "--template", "chatml", "--max-length", 100, "--tokenizer", tokenizer]
-        aquila("data", "index", tmp_path / "text" / f"{file}.jsonl", *options, "--output", tmp_path / kind)
-        assert "sound" in aquila("data", "verify", tmp_path / kind, "--tokenizer", tokenizer)
-        assert "⟦" in aquila("data", "preview", tmp_path / kind, "--tokenizer", tokenizer)
+        command("data", "index", tmp_path / "text" / f"{file}.jsonl", *options, "--output", tmp_path / kind)
+        assert "sound" in command("data", "verify", tmp_path / kind, "--tokenizer", tokenizer)
+        assert "⟦" in command("data", "preview", tmp_path / kind, "--tokenizer", tokenizer)
         run = conversation_recipe(tmp_path, tmp_path / stage, stage, parallel__tensor_parallel=2)
         file = write_recipe(run, tmp_path / f"{stage}.yaml")
         if stage == "dpo":  # apart, on another layout; training then finds them
             layout = ["parallel.tensor_parallel=1", "preference.reference_sequence_length=512"]
-            assert "reference log-probs of" in aquila("reference", file, f"model.weights={weights}", *layout)
-        printed = aquila("train", file, f"model.weights={weights}")
+            assert "reference log-probs of" in command("reference", file, f"model.weights={weights}", *layout)
+        printed = command("train", file, f"model.weights={weights}", ranks=2)
         assert "reference log-probs" not in printed
         weights = run.output
     assert losses(tmp_path / "sft", "train/loss")[-1] < losses(tmp_path / "sft", "train/loss")[0] - 0.5
     assert losses(tmp_path / "dpo", "train/loss")[0] == pytest.approx(math.log(2), abs=0.02)  # with dropout
     assert losses(tmp_path / "dpo", "train/loss")[-1] < 0.6
-    aquila("export", tmp_path / "dpo", "--output", tmp_path / "chat")
+    command("export", tmp_path / "dpo", "--output", tmp_path / "chat")
     assert _renders_chatml(tmp_path / "chat")
 
 

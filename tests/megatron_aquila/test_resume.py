@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,9 @@ import torch
 
 from megatron_aquila import metrics
 from megatron_aquila.checkpoint import open_checkpoint
-from tests.megatron_aquila.corpora import build_corpus, recipe, write_recipe
-from tests.world import world
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_corpus(tmp_path_factory.mktemp("corpus"))
+from tests.command import Said, aquila, aquila_in_ranks
+from tests.megatron_aquila.corpora import recipe, write_recipe
+from tests.world import WorldError, kill, world
 
 
 def run_training(corpus: str, output: str, **changes: Any) -> None:
@@ -97,17 +95,34 @@ RESHAPES: list[tuple[tuple[int, dict[str, Any]], tuple[int, dict[str, Any]]]] = 
 ]
 
 
+_WITHOUT_NOISE: dict[str, Any] = {"model__hidden_dropout": 0.0, "optimizer__eps": 1e-5}
+
+
+@pytest.fixture(scope="module")
+def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, dict[str, Any]], Path]:
+    """Whole runs without dropout, one for each layout."""
+    runs: dict[str, Path] = {}
+
+    def run(size: int, changes: dict[str, Any]) -> Path:
+        key = f"{size} {changes}"
+        if key not in runs:
+            runs[key] = tmp_path_factory.mktemp("trained")
+            world(size, run_training, corpus=str(corpus), output=str(runs[key]), **_WITHOUT_NOISE, **changes)
+        return runs[key]
+
+    return run
+
+
 @pytest.mark.parametrize(("before", "after"), RESHAPES)
-def test_checkpoint_loads_on_another_layout(before: Any, after: Any, corpus: Path, tmp_path: Path) -> None:
+def test_checkpoint_loads_on_another_layout(
+    before: Any, after: Any, trained: Any, corpus: Path, tmp_path: Path
+) -> None:
     """Optimizer state included: the losses go on as they would have."""
-    common = {"corpus": str(corpus), "model__hidden_dropout": 0.0}
-    common["optimizer__eps"] = 1e-5
-    reference, moved = tmp_path / "reference", tmp_path / "moved"
-    world(before[0], run_training, output=str(reference), **common, **before[1])
+    reference, moved = trained(*before), tmp_path / "moved"
     shutil.copytree(reference, moved)
     for step in (6, 8, 10):
         shutil.rmtree(moved / "checkpoints" / f"step-{step:08d}")
-    world(after[0], run_training, output=str(moved), **common, **after[1])
+    world(after[0], run_training, corpus=str(corpus), output=str(moved), **_WITHOUT_NOISE, **after[1])
     expected, found = losses(reference), losses(moved)
     assert found.keys() == expected.keys()
     for step, (loss, norm) in found.items():
@@ -129,17 +144,14 @@ def start(run_file: Path) -> subprocess.Popen[bytes]:
     )
 
 
-def wait_until(condition: Any, process: subprocess.Popen[bytes], seconds: float = 120) -> None:
+def wait_until(condition: Callable[[], bool], ended: Callable[[], str | None], seconds: float = 120) -> None:
+    """`ended` says why it did, once it has."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not get there"
-        assert process.poll() is None, process.stdout.read().decode() if process.stdout else ""
+        why = ended()
+        assert why is None, why
         time.sleep(0.0005)
-
-
-def kill(process: subprocess.Popen[bytes]) -> None:
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -150,27 +162,34 @@ def uninterrupted(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def test_sigkill_at_a_random_step_and_during_a_save(corpus: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    """First the whole command, then its ranks."""
     output = tmp_path / "killed"
     # a checkpoint every step: many chances to be killed while one is written
     run = recipe(corpus, output, parallel__tensor_parallel=2, checkpoint__every=1)
     run_file = write_recipe(run, tmp_path / "run.yaml")
 
     process = start(run_file)
+    assert process.stdout is not None
+    printed = process.stdout.read
     step = random.randint(1, 6)  # any will do
-    wait_until(lambda: step in losses(output), process)
-    kill(process)
+    wait_until(lambda: step in losses(output), lambda: None if process.poll() is None else printed().decode())
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
     after_first_kill = max(losses(output))
 
-    process = start(run_file)
     checkpoints = output / "checkpoints"
-    wait_until(lambda: any(checkpoints.glob(".tmp-[0-9]*")), process)
-    kill(process)
+    with ThreadPoolExecutor() as pool:
+        ranks = pool.submit(aquila_in_ranks, 2, "train", run_file)
+        wait_until(
+            lambda: any(checkpoints.glob(".tmp-[0-9]*")), lambda: str(ranks.exception()) if ranks.done() else None
+        )
+        kill()
+        with pytest.raises(WorldError, match="died"):
+            ranks.result()
     assert list(checkpoints.glob(".tmp-*")), "it was not in the middle of a save"
     assert not (checkpoints / "step-00000010").exists()
 
-    process = start(run_file)
-    printed = process.communicate(timeout=240)[0].decode()
-    assert process.returncode == 0, printed
+    aquila_in_ranks(2, "train", run_file)
     assert_same_run(output, uninterrupted)
     assert not list(checkpoints.glob(".tmp-*"))
     assert 1 <= after_first_kill < 10
@@ -189,18 +208,15 @@ def damage_page(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("damage", [damage_bit, damage_page])
+@pytest.mark.parametrize(("damage", "run"), [(damage_bit, aquila), (damage_page, partial(aquila_in_ranks, 2))])
 def test_damaged_checkpoint_is_found_and_the_one_before_used(
-    damage: Any, corpus: Path, uninterrupted: Path, tmp_path: Path
+    damage: Callable[[Path], None], run: Callable[..., Said], corpus: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "damaged"
     shutil.copytree(uninterrupted, output)
     damage(output / "checkpoints" / "step-00000010" / "shard-00001.safetensors")
     run_file = write_recipe(recipe(corpus, output, parallel__tensor_parallel=2), tmp_path / "run.yaml")
-    done = subprocess.run(
-        [sys.executable, "-m", "megatron_aquila", "train", str(run_file)], capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stderr
+    done = run("train", run_file)
     assert "shard-00001.safetensors" in done.stderr and "step-00000008" in done.stderr
     assert "resumed at step 8" in done.stdout
     assert (output / "checkpoints" / "damaged-step-00000010").is_dir()
