@@ -44,7 +44,7 @@ def conversation_recipe(data: Path, output: Path, stage: str, **changes: Any) ->
         "training__steps": None,
         "training__epochs": 2,
         "training__global_batch_size": 18 if stage == "sft" else 8,
-        "training__micro_batch_size": 1,
+        "training__micro_batch_size": 2,
         "evaluation__batches": None,
         "checkpoint__every": 1,
         "checkpoint__keep": 20,

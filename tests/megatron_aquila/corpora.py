@@ -49,7 +49,7 @@ def recipe(corpus: Path, output: Path, **changes: Any) -> RunConfig:
             "sequence_length": 32,
             "tokenizer": str(corpus / "tokenizer"),
         },
-        "training": {"steps": 10, "global_batch_size": 8, "micro_batch_size": 2, "precision": "fp32"},
+        "training": {"steps": 10, "global_batch_size": 8, "micro_batch_size": 4, "precision": "fp32"},
         "optimizer": {"lr": 5e-3, "schedule": {"warmup_steps": 2}},
         "checkpoint": {"every": 2, "keep": 10},
         "evaluation": {"every": 5, "batches": 2},

@@ -89,12 +89,13 @@ def first_gradients(data: str, output: str, stage: str, **changes: Any) -> Any:
 
     settings = {
         "training__global_batch_size": 1000,
+        "training__micro_batch_size": 1,
         "model__hidden_dropout": 0.0,
         "parallel__sharding": "none",
         "model__init_std": 0.2,  # gradients worth comparing
         "optimizer__schedule": {"kind": "constant"},
     }
-    run = conversation_recipe(Path(data), Path(output), stage, **settings, **changes)
+    run = conversation_recipe(Path(data), Path(output), stage, **{**settings, **changes})
     device = choose_device("cpu")
     with parallel_world(run, device) as layout:
         trainer = Trainer(run, device, layout)
@@ -117,6 +118,7 @@ def global_gradients(results: list[Any]) -> dict[str, Any]:
     return whole
 
 
+_FEWER = {"training__micro_batch_size": 3}
 CUTS: dict[str, tuple[int, dict[str, Any]]] = {  # sft takes every second one: what is not its loss it shares with dpo
     "micro-batches of 3": (1, {"training__micro_batch_size": 3}),
     "packs of 600": (1, {"data__sequence_length": 600}),
@@ -124,10 +126,10 @@ CUTS: dict[str, tuple[int, dict[str, Any]]] = {  # sft takes every second one: w
     "one sample a pack": (1, {"data__packing": False, "training__micro_batch_size": 8}),
     "DP2": (2, {}),
     "DP4 of 2": (4, {"training__micro_batch_size": 2}),
-    "TP2+SP": (2, {"parallel__tensor_parallel": 2, "parallel__sequence_parallel": True}),
-    "PP2": (2, {"parallel__pipeline_parallel": 2}),
-    "TP2xPP2": (4, {"parallel__tensor_parallel": 2, "parallel__pipeline_parallel": 2}),
-    "PP2+VPP2": (2, {"parallel__pipeline_parallel": 2, "parallel__virtual_pipeline": 2}),
+    "TP2+SP": (2, {**_FEWER, "parallel__tensor_parallel": 2, "parallel__sequence_parallel": True}),
+    "PP2": (2, {**_FEWER, "parallel__pipeline_parallel": 2}),
+    "TP2xPP2": (4, {**_FEWER, "parallel__tensor_parallel": 2, "parallel__pipeline_parallel": 2}),
+    "PP2+VPP2": (2, {**_FEWER, "parallel__pipeline_parallel": 2, "parallel__virtual_pipeline": 2}),
 }
 _expected: dict[str, Any] = {}
 

@@ -23,8 +23,10 @@ LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
         4,
         {"parallel__sharding": "full", "parallel__tensor_parallel": 2, "parallel__sequence_parallel": True},
     ),
-    "DP2+full+recompute": (2, {"parallel__sharding": "full", "training__recompute": "full"}),
-    "DP2+full+tied": (2, {"parallel__sharding": "full", "model__shape__tie_embeddings": True}),
+    "DP2+full+recompute+tied": (
+        2,
+        {"parallel__sharding": "full", "training__recompute": "full", "model__shape__tie_embeddings": True},
+    ),
     "DP2+overlap": (
         2,
         {
@@ -36,7 +38,7 @@ LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     "full recompute": (1, {"training__recompute": "full"}),
     "selective recompute": (1, {"training__recompute": "selective"}),
     "logits in slices": (1, {"training__logits_mib": 0}),
-    "micro-batches of 4": (1, {"training__micro_batch_size": 4}),
+    "micro-batches of 4": (1, {}),
     "TP2+SP+tied": (
         2,
         {
@@ -75,7 +77,9 @@ def baseline(tied: bool) -> Any:
 def test_layout_agrees_with_one_process(name: str) -> None:
     size, changes = LAYOUTS[name]
     expected, expected_weights = baseline("tied" in name)
-    results = world(size, twenty_steps, **changes)
+    model = changes.get("parallel__tensor_parallel", 1) * changes.get("parallel__pipeline_parallel", 1)
+    # of 8 rows two micro-batches on every rank, where the one process has four
+    results = world(size, twenty_steps, training__micro_batch_size=4 * model // size, **changes)
     for reports, weights in results:
         for step, (report, wanted) in enumerate(zip(reports, expected)):
             assert report["count"] == wanted["count"]
