@@ -144,14 +144,14 @@ def start(run_file: Path) -> subprocess.Popen[bytes]:
     )
 
 
-def wait_until(condition: Callable[[], bool], ended: Callable[[], str | None], seconds: float = 120) -> None:
-    """`ended` says why it did, once it has."""
-    deadline = time.monotonic() + seconds
+def wait_until(condition: Callable[[], bool], ended: Callable[[], str | None], pause: float) -> None:
+    """`ended` says why it did, once it has. `pause`: seconds between two looks, each of which takes time of a core."""
+    deadline = time.monotonic() + 240
     while not condition():
         assert time.monotonic() < deadline, "it did not get there"
         why = ended()
         assert why is None, why
-        time.sleep(0.0005)
+        time.sleep(pause)
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +172,9 @@ def test_sigkill_at_a_random_step_and_during_a_save(corpus: Path, uninterrupted:
     assert process.stdout is not None
     printed = process.stdout.read
     step = random.randint(1, 6)  # any will do
-    wait_until(lambda: step in losses(output), lambda: None if process.poll() is None else printed().decode())
+    wait_until(
+        lambda: step in losses(output), lambda: None if process.poll() is None else printed().decode(), pause=0.005
+    )
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     after_first_kill = max(losses(output))
@@ -181,7 +183,9 @@ def test_sigkill_at_a_random_step_and_during_a_save(corpus: Path, uninterrupted:
     with ThreadPoolExecutor() as pool:
         ranks = pool.submit(aquila_in_ranks, 2, "train", run_file)
         wait_until(
-            lambda: any(checkpoints.glob(".tmp-[0-9]*")), lambda: str(ranks.exception()) if ranks.done() else None
+            lambda: any(checkpoints.glob(".tmp-[0-9]*")),
+            lambda: str(ranks.exception()) if ranks.done() else None,
+            pause=0.0005,
         )
         kill()
         with pytest.raises(WorldError, match="died"):
