@@ -72,7 +72,7 @@ def _headline(funnel: Funnel) -> Markup:
         ("tokens kept", short(kept["tokens"]), f"{percent(kept['tokens'], read['tokens'])} of the tokens"),
     ]
     if funnel["stages"]:
-        tiles.append(("mixed", short(written), f"tokens in {len(funnel['stages'])} stages, repetitions included"))
+        tiles.append(("mixed", short(written), f"tokens in {_stages(len(funnel['stages']))}, repetitions included"))
     if quarantined:
         tiles.append(("quarantined", count(quarantined), "records that could not be read, each with its reason"))
     steps = len(everything) - 1
@@ -152,6 +152,10 @@ def _clusters(clusters: Mapping[str, Any] | None) -> Markup:
     ]
     columns = (Column("kept"), Column("members"), Column("similarity"), Column("its duplicates", numeric=False))
     return join([facts, table(columns, rows) if rows else ""])
+
+
+def _stages(number: int) -> str:
+    return "one stage" if number == 1 else f"{number} stages"
 
 
 def _mixture(stages: Sequence[Mapping[str, Any]]) -> Markup:
