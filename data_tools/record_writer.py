@@ -16,6 +16,7 @@ from data_tools.publish import atomic_path, storage_errors
 from data_tools.records import RecordError
 
 _PARQUET_ROWS = 4096
+_LINES_BYTES = 1 << 18  # compressed together
 
 
 class RecordWriter:
@@ -41,6 +42,7 @@ class RecordWriter:
         self._sync = sync
         self._stack = ExitStack()
         self._file: Any = None
+        self._lines = bytearray()
         self._rows: list[dict[str, Any]] = []
         self._parquet: Any = None
 
@@ -69,16 +71,21 @@ class RecordWriter:
         """
         if self._file is not None:
             try:
-                line = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+                self._lines += orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
             except TypeError as error:
                 raise RecordError("not-serialisable", f"{self.path}: {error}") from error
-            with storage_errors(self.path):
-                self._file.write(line)
+            if len(self._lines) >= _LINES_BYTES:
+                self._write_lines()
         else:
             self._rows.append(dict(record))
             if len(self._rows) == _PARQUET_ROWS:
                 self._write_rows()
         self.records += 1
+
+    def _write_lines(self) -> None:
+        with storage_errors(self.path):
+            self._file.write(self._lines)
+        self._lines.clear()
 
     def _write_rows(self) -> None:
         import pyarrow as pa
@@ -108,9 +115,12 @@ class RecordWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        if kind is None and self._format == "parquet":
+        if kind is None:
             try:
-                self._write_rows()
+                if self._format == "parquet":
+                    self._write_rows()
+                else:
+                    self._write_lines()
             except (OSError, RecordError) as failure:
                 self._stack.__exit__(type(failure), failure, failure.__traceback__)
                 raise

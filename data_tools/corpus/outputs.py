@@ -1,6 +1,6 @@
 """The files that a piece of work writes: documents that go on, decisions on the others, what global steps need."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -61,11 +61,11 @@ class DecisionOutput(_Files):
         self._decisions = self._records(files.decisions)
         self._ids = self._binary(files.decision_ids)
 
-    def write(self, decisions: Iterable[Mapping[str, Any]]) -> None:
+    def write(self, decisions: Sequence[Mapping[str, Any]]) -> None:
         """Raises StorageError when there is no space left."""
         for decision in decisions:
             self._decisions.write(decision)
-            _write(self._ids, np.array([id_hash(decision["id"])], np.uint64), self.files[1])
+        _write(self._ids, np.array([id_hash(decision["id"]) for decision in decisions], np.uint64), self.files[1])
 
 
 class PhaseOutput(_Files):
@@ -82,7 +82,7 @@ class PhaseOutput(_Files):
         self._census_file = None if census is None else self._binary(files.census)
         self._signatures_path = files.signatures
 
-    def write(self, documents: Documents, decisions: Iterable[Mapping[str, Any]]) -> None:
+    def write(self, documents: Documents, decisions: Sequence[Mapping[str, Any]]) -> None:
         """Raises StorageError when there is no space left."""
         self.decide(decisions)
         if not len(documents):
@@ -96,7 +96,7 @@ class PhaseOutput(_Files):
             self._census.add(documents.batch, sizes.characters, sizes.tokens)
         self.documents += len(documents)
 
-    def decide(self, decisions: Iterable[Mapping[str, Any]]) -> None:
+    def decide(self, decisions: Sequence[Mapping[str, Any]]) -> None:
         """Write decisions alone. Raises StorageError when there is no space left."""
         self._decisions.write(decisions)
 

@@ -47,7 +47,8 @@ def read_merges(path: Path, vocabulary: dict[str, int]) -> list[list[str]]:
         if not line or (number == 1 and line.startswith("#version")):
             continue
         pair = line.split(" ")
-        if len(pair) != 2 or any(token not in vocabulary for token in (*pair, "".join(pair))):
+        known = len(pair) == 2 and pair[0] in vocabulary and pair[1] in vocabulary and pair[0] + pair[1] in vocabulary
+        if not known:  # spelt out: there are a hundred thousand, and every worker of every run reads them
             raise TokenizerError(f"{path}:{number}: {line!r} is not a merge of two tokens of vocab.json.")
         merges.append(pair)
     return merges
