@@ -80,7 +80,8 @@ class NormaliseStep:
             if text is None:
                 drops[place] = Drop("broken-text", {"value": "no stable form", "limit": MOST_PASSES})
             elif shares[place] > config.most_broken:
-                drops[place] = Drop("broken-text", {"value": round(float(shares[place]), 4), "limit": config.most_broken})
+                share = round(float(shares[place]), 4)
+                drops[place] = Drop("broken-text", {"value": share, "limit": config.most_broken})
             elif not text:
                 drops[place] = Drop("empty-text", {"value": len(batch.texts[place])})
             elif text != batch.texts[place]:
