@@ -3,8 +3,8 @@
 
 #include <pybind11/stl.h>
 
-#include <string>
 #include <unordered_map>
+#include <vector>
 
 #include "ngram_tokens.h"
 
@@ -40,19 +40,29 @@ class NgramIndex {
     };
     struct Pattern {
         Unit unit;
-        std::vector<Phrase> phrases;
-        std::size_t distinct = 0;  // n-grams that are evidence; 0: the phrases are looked for whole
+        std::vector<std::uint32_t> phrases;  // into phrases_, where equal ones stand once
+        std::size_t distinct = 0;            // n-grams that are evidence; 0: the phrases are looked for whole
     };
     struct Posting {
-        std::uint32_t pattern, phrase, offset;
+        std::uint64_t hash;
+        std::uint32_t pattern, phrase, offset;  // which n-gram of which phrase (into Pattern::phrases)
     };
-    // The n-grams of one length.
+    // The n-grams of one length. Nearly all n-grams of a text end at `filter`, which stays in the cache: two bits of
+    // one word for each hash, 16 bits of room. Behind it: where in `postings`, which are sorted, a hash begins.
     struct Table {
         std::size_t length = 0;
-        std::vector<std::uint64_t> filter;  // a bit for each hash, modulo its size: most n-grams end here
-        std::unordered_map<std::uint64_t, std::vector<Posting>> postings;
+        int filter_shift = 0, slots_shift = 0;  // leading bits of the hash that are not of the place
+        std::vector<std::uint64_t> filter;
+        std::vector<std::uint32_t> slots;  // one more than the place; 0: empty
+        std::vector<Posting> postings;
+
         void close();
-        const std::vector<Posting>* find(std::uint64_t hash) const;
+        bool may_hold(std::uint64_t hash) const {
+            const std::uint64_t bits = bits_of(hash);
+            return (filter[hash >> filter_shift] & bits) == bits;
+        }
+        std::size_t find(std::uint64_t hash) const;  // the first posting; postings.size() where there is none
+        static std::uint64_t bits_of(std::uint64_t hash) { return 1ull << (hash & 63) | 1ull << (hash >> 6 & 63); }
     };
     struct Match {
         std::int64_t pattern = -1;
@@ -64,21 +74,29 @@ class NgramIndex {
         std::uint32_t pattern, position, offset;
     };
 
-    Phrase phrase(const pybind11::str& text, Unit unit);
+    std::uint32_t add_phrase(const pybind11::str& text, Unit unit);
+    int kind_of(const Pattern& pattern) const;
+    void index(Unit unit, int kind);
     void scan_unit(Unit unit, Match& best, std::size_t& first, std::size_t& last);
+    void scan_table(Unit unit, const Table& table, Match& best);
+    void look_up(Unit unit, const Table& table, std::size_t position, std::uint64_t hash, Match& best);
     bool equal(const Phrase& phrase, std::size_t offset, std::size_t count, Unit unit, std::size_t position) const;
+    const std::vector<std::size_t>& places_of(std::uint32_t phrase, Unit unit);
     void match_ngrams(Unit unit, Match& best);
-    void match_whole(Unit unit, const Posting& posting, std::size_t position, Match& best);
+    void match_whole(Unit unit, const Posting& posting, std::size_t start, Match& best);
     static void improve(Match& best, const Match& match);
 
     const Folding& folding_;
     Lengths lengths_[2];
     std::size_t common_;
+    std::vector<Phrase> phrases_;
+    std::unordered_multimap<std::uint64_t, std::uint32_t> phrase_numbers_;  // by hash; empty once finished
     std::vector<Pattern> patterns_;
     Table tables_[2][3];  // by unit; n-grams, short texts, starts
     Folded text_;
-    std::vector<std::uint64_t> tokens_, grams_;
+    std::vector<std::uint64_t> tokens_;
     std::vector<Hit> hits_;
+    std::unordered_map<std::uint32_t, std::vector<std::size_t>> places_;  // of the phrases looked for in this text
 };
 
 }  // namespace aquila::text

@@ -15,6 +15,9 @@ inline bool is_han(std::uint32_t c) {
 
 inline bool is_digit(std::uint32_t c) { return c - '0' < 10u; }
 
+// Of either width.
+inline bool is_decimal_mark(std::uint32_t c) { return c == '.' || c == ',' || c == 0xFF0E || c == 0xFF0C; }
+
 inline std::uint64_t rotate(std::uint64_t x, int by) { return (x << by) | (x >> (64 - by)); }
 
 template <class Character>
@@ -26,7 +29,7 @@ void fold_characters(const Folding& folding, const Character* text, std::size_t 
         const std::uint32_t entry = folding.entry(text[i]);
         if (entry == kIgnored) continue;
         if (entry == kBoundary) {
-            const bool decimal = in_number && in_word && (text[i] == '.' || text[i] == ',') && i + 1 < length &&
+            const bool decimal = in_number && in_word && is_decimal_mark(text[i]) && i + 1 < length &&
                                  is_digit(folding.entry(text[i + 1]));
             if (!decimal) in_word = in_number = false;
             continue;

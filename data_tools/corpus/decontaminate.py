@@ -192,7 +192,7 @@ def _item(value: object, name: str) -> _Item:
     answers = [answers] if isinstance(answers, str) else answers
     if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
         raise ValueError("'answer' must be a list of option letters or texts")
-    texts = {"question": question, "answer": "\n".join(options.get(answer, answer) for answer in answers)}
+    texts = {"question": question, "answer": "\n".join(str(options.get(answer, answer)) for answer in answers)}
     explanation = value.get("explanation")
     if isinstance(explanation, str):
         texts["explanation"] = explanation
