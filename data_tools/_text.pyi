@@ -58,7 +58,8 @@ class Features:
     def __call__(self, texts: list[str]) -> tuple[npt.NDArray[np.float64], list[str | None]]:
         """float64 [N, len(FEATURES)], and the edited texts, None where a text stays as it is. Any str will do.
 
-        The statistics are those of the texts as given, before the editing.
+        The statistics are those of the texts after the editing, but for C4's own: sentences, lorem_ipsum,
+        curly_bracket, lines, citations and the dropped lines.
 
         Raises:
             TypeError: a text is no str; names its place.

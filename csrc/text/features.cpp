@@ -26,37 +26,33 @@ namespace {
 template <typename Char>
 void character_statistics(const Char* text, int64_t length, const Settings& settings, double* row, int64_t& hashes,
                           int64_t& ellipses) {
-    int64_t ink = 0, alphanumeric = 0, digits = 0, han = 0, traditional = 0, broken = 0, dots = 0;
-    hashes = ellipses = 0;
-    for (int64_t place = 0; place < length; ++place) {
-        const uint32_t code = text[place];
-        const unsigned flags = settings.characters[code];
-        ink += !(flags & BLANK);
-        alphanumeric += (flags & ALPHANUMERIC) != 0;
-        digits += (flags & DIGIT) != 0;
-        han += (flags & HAN) != 0;
-        traditional += (flags & TRADITIONAL) != 0;
-        broken += (flags & BROKEN) != 0;
-        hashes += code == '#';
-        if (code == '.') {
-            if (++dots == 3) {
-                ++ellipses;
-                dots = 0;
-            }
-        } else {
-            dots = 0;
-            ellipses += code == 0x2026;
+    constexpr int64_t MOST = 255;  // additions before a byte overflows
+    int64_t counts[KINDS] = {};
+    for (int64_t first = 0; first < length; first += MOST) {
+        const int64_t last = std::min(length, first + MOST);
+        uint64_t sums = 0;
+        for (int64_t place = first; place < last; ++place) {
+            const uint32_t code = text[place];
+            sums += code < 0x10000 ? settings.kinds[code] : kinds_of(code, settings.characters[code]);
         }
+        for (int kind = 0; kind < KINDS; ++kind) counts[kind] += sums >> (8 * kind) & 0xFF;
     }
-    const double total = length ? double(length) : 1.0, inked = ink ? double(ink) : 1.0;
+    hashes = counts[HASHES];
+    ellipses = counts[ELLIPSES];
+    for (int64_t place = 0; (place = find(text, place, length, '.')) < length;) {  // runs of dots, three by three
+        const int64_t first = place;
+        while (place < length && text[place] == '.') ++place;
+        ellipses += (place - first) / 3;
+    }
+    const double total = length ? double(length) : 1.0, inked = counts[INK] ? double(counts[INK]) : 1.0;
     row[COLUMN_characters] = double(length);
-    row[COLUMN_ink] = double(ink);
-    row[COLUMN_special] = double(ink - alphanumeric) / total;
-    row[COLUMN_digits] = double(digits) / total;
-    row[COLUMN_alphanumeric] = double(alphanumeric) / total;
-    row[COLUMN_han] = double(han) / inked;
-    row[COLUMN_traditional] = han ? double(traditional) / double(han) : 0.0;
-    row[COLUMN_broken] = double(broken);  // phrases that tell of it are added
+    row[COLUMN_ink] = double(counts[INK]);
+    row[COLUMN_special] = double(counts[INK] - counts[ALPHANUMERICS]) / total;
+    row[COLUMN_digits] = double(counts[DIGITS]) / total;
+    row[COLUMN_alphanumeric] = double(counts[ALPHANUMERICS]) / total;
+    row[COLUMN_han] = double(counts[HANS]) / inked;
+    row[COLUMN_traditional] = counts[HANS] ? double(counts[TRADITIONALS]) / double(counts[HANS]) : 0.0;
+    row[COLUMN_broken] = double(counts[BROKENS]);  // phrases that tell of it are added
 }
 
 // An account's name or number after "微信", "QQ" and their like: 5 characters and more, at most 6 others between.
@@ -66,7 +62,7 @@ bool account_follows(const Char* text, int64_t place, int64_t length) {
         return (code >= '0' && code <= '9') || (code >= 'a' && code <= 'z') || (code >= 'A' && code <= 'Z') ||
                code == '_' || code == '-' || code == '@' || code == '+';
     };
-    const int64_t latest = std::min(length, place + 7);
+    const int64_t latest = std::min(length, place + 6);
     while (place < latest && !is_account(text[place])) {
         if (text[place] == '\n') return false;
         ++place;
@@ -167,33 +163,32 @@ void word_statistics(const Char* text, int64_t length, const Settings& settings,
                      int64_t ellipses, double* row) {
     int64_t words = 0, text_words = 0, text_word_characters = 0, alphabetic = 0;
     const auto most = size_t(std::min<int64_t>(MOST_INK, length));
-    work.ink.assign(1, 0);
-    work.ink.reserve(most + 1);
+    if (work.ink.size() < most + 1) work.ink.resize(most + 1);
+    work.ink[0] = 0;
+    size_t size = 0;
     work.starts.assign(1, 0);
     work.hashes.clear();
     each_word(text, length, settings, [&](int64_t first, int64_t last) {
         ++words;
         unsigned any = 0, all = ~0u;
+        const bool counted = size + size_t(last - first) <= most;
+        uint64_t* const inks = work.ink.data() + size;
+        uint64_t ink = inks[0];
         for (int64_t place = first; place < last; ++place) {
-            const unsigned flags = settings.characters[text[place]];
+            const uint32_t code = text[place];
+            const unsigned flags = settings.characters[code];
             any |= flags;
             all &= flags;
+            if (counted) inks[place - first + 1] = ink = ink * BASE + code_value(code);
         }
         if (!(all & PUNCTUATION)) {
             ++text_words;
             text_word_characters += last - first;
         }
         alphabetic += (any & ALPHABETIC) != 0;
-        const bool counted = int64_t(work.ink.size()) + (last - first) <= MOST_INK;
         if (!counted) return;
-        uint64_t hash = 0, ink = work.ink.back();
-        for (int64_t place = first; place < last; ++place) {
-            const uint64_t value = code_value(text[place]);
-            hash = hash * BASE + value;
-            work.ink.push_back(ink = ink * BASE + value);
-        }
-        work.hashes.push_back(hash);
-        work.starts.push_back(uint32_t(work.ink.size() - 1));
+        work.hashes.push_back(ink - inks[0] * power(work, uint64_t(last - first)));  // hash_word of it
+        work.starts.push_back(uint32_t(size += size_t(last - first)));
     });
     const double per_word = words ? 1.0 / double(words) : 0.0;
     row[COLUMN_words] = double(words);
@@ -215,24 +210,32 @@ struct Text {
     int kind;
 };
 
-// Fills a row; the edited text goes into `edited` where it differs.
+// Fills a row, with the statistics of the edited text where the lines are edited; that text goes into `edited` where it
+// differs.
 template <typename Char>
 void measure(const Text& given, const Settings& settings, Workspace& work, double* row, std::string& edited, bool& changed) {
     const auto* text = static_cast<const Char*>(given.data);
-    const Lines<Char> lines = {text, given.length, settings.characters.data()};
-    int64_t hashes = 0, ellipses = 0;
-    character_statistics(text, given.length, settings, row, hashes, ellipses);
-    phrase_statistics(text, given.length, settings, row);
-    row[COLUMN_phones] = double(count_phones(text, given.length));
-    line_statistics(lines, settings, work.lines, row);
-    word_statistics(text, given.length, settings, work, hashes, ellipses, row);
-    if (!settings.line_rules.on) return;
+    int64_t length = given.length;
+    const uint16_t* characters = settings.characters.data();
     std::vector<Char> kept;
-    kept.reserve(size_t(given.length));
-    edit_lines(lines, settings, kept, row);
-    const size_t size = kept.size() * sizeof(Char);
-    changed = int64_t(kept.size()) != given.length || std::memcmp(kept.data(), text, size) != 0;
-    if (changed) edited.assign(reinterpret_cast<const char*>(kept.data()), size);
+    if (settings.line_rules.on) {
+        kept.reserve(size_t(length));
+        edit_lines(Lines<Char>{text, length, characters}, settings, kept, row);
+        const size_t size = kept.size() * sizeof(Char);
+        changed = int64_t(kept.size()) != length || (size && std::memcmp(kept.data(), text, size) != 0);
+        if (changed) {
+            edited.assign(reinterpret_cast<const char*>(kept.data()), size);
+            text = kept.data();
+            length = int64_t(kept.size());
+        }
+    }
+    const Lines<Char> lines = {text, length, characters};
+    int64_t hashes = 0, ellipses = 0;
+    character_statistics(text, length, settings, row, hashes, ellipses);
+    phrase_statistics(text, length, settings, row);
+    row[COLUMN_phones] = row[COLUMN_digits] > 0 ? double(count_phones(text, length)) : 0.0;
+    line_statistics(lines, settings, work.lines, row);
+    word_statistics(text, length, settings, work, hashes, ellipses, row);
 }
 
 std::vector<Text> read(const py::list& texts) {
@@ -276,10 +279,12 @@ public:
         else if (unit == "blanks") settings_.unit = Unit::BLANKS;
         else throw py::value_error("unit is words, characters or blanks, not " + unit);
         settings_.characters = make_characters(codes(punctuation), codes(terminal), codes(traditional));
+        for (uint32_t code = 0; code < 0x10000; ++code)
+            settings_.kinds.push_back(kinds_of(code, settings_.characters[code]));
         settings_.short_line = short_line;
         for (const py::handle word : stop_words) {
             const std::u32string text = codes(word);
-            settings_.stop_words.insert(hash_word(text.data(), int64_t(text.size())));
+            settings_.add_stop(hash_word(text.data(), int64_t(text.size())));
         }
         settings_.phrases = Phrases(phrases(groups, {{"flagged", FLAGGED}, {"boilerplate", BOILERPLATE},
             {"advertising", ADVERTISING}, {"links", LINK}, {"broken", BROKEN_PHRASE}, {"solicitation", SOLICITATION}}));

@@ -26,6 +26,18 @@ inline uint64_t hash_bytes(const void* data, size_t size) {
     return mix(hash ^ word) + size;
 }
 
+// The first place of [first, last) that holds `code`, or `last`.
+template <typename Char>
+int64_t find(const Char* text, int64_t first, int64_t last, char code) {
+    if (first >= last) return last;
+    if constexpr (sizeof(Char) == 1) {
+        const void* place = std::memchr(text + first, code, size_t(last - first));
+        return place ? static_cast<const Char*>(place) - text : last;
+    }
+    while (first < last && uint32_t(text[first]) != uint32_t(code)) ++first;
+    return first;
+}
+
 template <typename Char>
 struct Lines {
     const Char* text;
@@ -105,8 +117,7 @@ void line_statistics(const Lines<Char>& lines, const Settings& settings, Counter
     int64_t repeated = 0, repeated_characters = 0, repeated_ink_characters = 0;
     seen.clear(16);
     for (int64_t first = 0; first <= length;) {
-        int64_t last = first;
-        while (last < length && text[last] != '\n') ++last;
+        const int64_t last = find(text, first, length, '\n');
         newlines += last < length;
         if (last > first) {
             ++filled;
@@ -137,8 +148,9 @@ void line_statistics(const Lines<Char>& lines, const Settings& settings, Counter
     repeated = repeated_characters = 0;
     seen.clear(16);
     for (int64_t first = begin; first < end;) {
-        int64_t last = first;
-        while (last < end && !(text[last] == '\n' && last + 1 < end && text[last + 1] == '\n')) ++last;
+        int64_t last = find(text, first, end, '\n');
+        while (last + 1 < end && text[last + 1] != '\n') last = find(text, last + 1, end, '\n');
+        if (last + 1 >= end) last = end;
         ++paragraphs;
         const size_t known = seen.size();
         if (seen.add(hash_bytes(text + first, size_t(last - first) * sizeof(Char))) < known) {
@@ -188,12 +200,15 @@ void edit_lines(const Lines<Char>& lines, const Settings& settings, std::vector<
     const LineRules& rules = settings.line_rules;
     std::vector<Char> cleaned;
     bool first_line = true;
+    const auto holds = [&](char code) { return find(lines.text, 0, lines.length, code) < lines.length; };
+    const bool citations = rules.remove_citations && holds('['), brackets = holds('{');
     lines.each([&](int64_t first, int64_t last) {
         ++row[COLUMN_lines];
         first = lines.skip_blanks(first, last);
         last = lines.cut_blanks(first, last);
         int64_t words = 0, longest = 0;
-        for (int64_t place = first; place < last;) {
+        const bool counted = rules.min_words >= 0 || (rules.max_word_length >= 0 && last - first > rules.max_word_length);
+        for (int64_t place = first; counted && place < last;) {
             const int64_t begin = place;
             while (place < last && !lines.has(place, BLANK)) ++place;
             ++words;
@@ -205,7 +220,7 @@ void edit_lines(const Lines<Char>& lines, const Settings& settings, std::vector<
             return;
         }
         Lines<Char> line = {lines.text + first, last - first, lines.characters};
-        if (rules.remove_citations && std::find(line.text, line.text + line.length, Char('[')) != line.text + line.length) {
+        if (citations && find(line.text, 0, line.length, '[') < line.length) {
             row[COLUMN_citations] += double(remove_citations(line, cleaned));
             line = {cleaned.data(), int64_t(cleaned.size()), lines.characters};
         }
@@ -230,7 +245,7 @@ void edit_lines(const Lines<Char>& lines, const Settings& settings, std::vector<
             ++row[COLUMN_dropped_javascript];
             return;
         }
-        if (std::find(line.text, line.text + line.length, Char('{')) != line.text + line.length)
+        if (brackets && find(line.text, 0, line.length, '{') < line.length)
             row[COLUMN_curly_bracket] = 1;
         if (rules.drop_policy && found[POLICY]) {
             ++row[COLUMN_dropped_policy];

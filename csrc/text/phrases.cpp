@@ -1,12 +1,16 @@
 #include "phrases.h"
 
 #include <stdexcept>
-#include <utility>
 
 namespace aquila::text {
+namespace {
 
-Phrases::Phrases(std::vector<Phrase> phrases) : symbols_(CODE_POINTS, 0), roots_(1, 0), children_(1) {
-    std::vector<uint32_t> own(1, NONE);
+constexpr uint32_t LAST_CASED = 0x20000;  // no character beyond has a case
+
+}  // namespace
+
+Phrases::Phrases(std::vector<Phrase> phrases)
+    : symbols_(CODE_POINTS, 0), roots_(1, 0), children_(1), phrase_(1, NONE), pairs_(1 << 10, 0), triples_(1 << 10, 0) {
     for (Phrase& phrase : phrases) {
         if (phrase.text.empty()) continue;
         uint32_t state = 0;
@@ -22,7 +26,7 @@ Phrases::Phrases(std::vector<Phrase> phrases) : symbols_(CODE_POINTS, 0), roots_
             if (next == 0) {
                 next = uint32_t(children_.size());
                 children_.emplace_back();
-                own.push_back(NONE);
+                phrase_.push_back(NONE);
                 if (state == 0)
                     roots_[symbol] = next;
                 else
@@ -30,27 +34,23 @@ Phrases::Phrases(std::vector<Phrase> phrases) : symbols_(CODE_POINTS, 0), roots_
             }
             state = next;
         }
-        if (own[state] != NONE) continue;  // listed twice: the first one counts
-        own[state] = uint32_t(phrases_.size());
+        next_.push_back(phrase_[state]);
+        phrase_[state] = uint32_t(phrases_.size());
         phrases_.push_back(std::move(phrase));
     }
-    failure_.assign(children_.size(), 0);
-    first_output_ = own;
-    next_output_.assign(phrases_.size(), NONE);
-    std::vector<uint32_t> queue;
-    for (const uint32_t target : roots_)
-        if (target) queue.push_back(target);
-    for (size_t head = 0; head < queue.size(); ++head) {  // breadth first: a suffix is always done before
-        const uint32_t state = queue[head];
-        const uint32_t suffix = first_output_[failure_[state]];
-        if (own[state] == NONE)
-            first_output_[state] = suffix;
+    for (uint32_t code = 0; code < LAST_CASED; ++code)
+        if (const uint16_t symbol = symbols_[lower(code)]) symbols_[code] = symbol;
+
+    const auto set = [](Filter& filter, uint32_t bit) { filter[bit >> 6] |= uint64_t(1) << (bit & 63); };
+    const auto symbol = [&](const Phrase& phrase, size_t place) { return uint32_t(symbols_[phrase.text[place]]); };
+    for (const Phrase& phrase : phrases_) {
+        const uint32_t one = symbol(phrase, 0);
+        if (phrase.text.size() == 1)
+            for (uint32_t two = 0; two < roots_.size(); ++two) set(pairs_, spread(one, two, 0));
+        else if (phrase.text.size() == 2)
+            set(pairs_, spread(one, symbol(phrase, 1), 0));
         else
-            next_output_[own[state]] = suffix;
-        for (const auto& [symbol, target] : children_[state]) {
-            failure_[target] = step(failure_[state], symbol);
-            queue.push_back(target);
-        }
+            set(triples_, spread(one, symbol(phrase, 1), symbol(phrase, 2)));
     }
 }
 

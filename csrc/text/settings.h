@@ -26,11 +26,30 @@ struct LineRules {
     int64_t min_words = -1;
 };
 
+// Kinds of characters that are counted: bytes of one word, so that one addition counts them all.
+enum Kind { INK, ALPHANUMERICS, DIGITS, HANS, TRADITIONALS, BROKENS, HASHES, ELLIPSES, KINDS };
+
+inline uint64_t kinds_of(uint32_t code, unsigned flags) {
+    const bool is[KINDS] = {!(flags & BLANK), (flags & ALPHANUMERIC) != 0, (flags & DIGIT) != 0, (flags & HAN) != 0,
+                            (flags & TRADITIONAL) != 0, (flags & BROKEN) != 0, code == '#', code == 0x2026};
+    uint64_t kinds = 0;
+    for (int kind = 0; kind < KINDS; ++kind) kinds |= uint64_t(is[kind]) << (8 * kind);
+    return kinds;
+}
+
 struct Settings {
     Unit unit = Unit::WORDS;
     int64_t short_line = 30;
     CharacterTable characters;
+    std::vector<uint64_t> kinds;  // by code point below 2^16: a one in the byte of each Kind that it is of
     std::unordered_set<uint64_t> stop_words;  // hash_word of each
+    uint64_t stop_bits[64] = {};               // one bit by the high ones of each hash: most words are told by it
+
+    bool may_stop(uint64_t hash) const { return stop_bits[hash >> 58] >> (hash >> 52 & 63) & 1; }
+    void add_stop(uint64_t hash) {
+        stop_words.insert(hash);
+        stop_bits[hash >> 58] |= uint64_t(1) << (hash >> 52 & 63);
+    }
     Phrases phrases;
     Phrases line_phrases;
     LineRules line_rules;

@@ -244,17 +244,32 @@ _BEYOND = re.compile("[\U00010000-\U0010ffff]")
 _LINE_ENDS = (0x0B, 0x0C, 0x2028, 0x2029)
 _BLANKS = (0xA0, 0x1680, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000)
 _WIDE_PUNCTUATION = dict(zip("!(),:;?~", "！（），：；？～"))
+# The first two planes but for ideographs, Hangul syllables, surrogates, Tangut and Khitan, of which none has another
+# form or is a mark; beyond, only the ideographs at U+2F800 have, and all from U+E0000 is looked at.
+_VARIED = (range(0x3400), range(0xA000, 0xAC00), range(0xE000, 0x17000), range(0x18D00, 0x20000))
 _KEPT_TAGS = ("<super>", "<sub>", "<fraction>", "<circle>", "<noBreak>")
+
+
+def _changed(form: Literal["NFC", "NFKC"]) -> list[str]:
+    """The characters of _VARIED that the normal form changes, each alone. Whole blocks that it leaves as they are, and
+    most are such, cost one comparison.
+    """
+    found = []
+    for start in (start for codes in _VARIED for start in codes[::256]):
+        block = "\n".join(map(chr, range(start, start + 256)))  # nothing composes with a newline
+        if not unicodedata.is_normalized(form, block):
+            found += [character for character in block[::2] if unicodedata.normalize(form, character) != character]
+    return found
 
 
 @cache
 def _folding() -> dict[int, str]:
     """What `str.translate` makes of each character: NFKC where safe, and the white space and control characters."""
     table = {}
-    for code in range(0xA0, 0x20000):
-        target = _folded(chr(code))
-        if target != chr(code):
-            table[code] = target
+    for character in _changed("NFKC"):
+        target = _folded(character)
+        if target != character:
+            table[ord(character)] = target
     for code in range(0x80, 0xA0):  # C1 controls are Windows-1252, as every browser reads them
         table[code] = bytes([code]).decode("cp1252", "ignore")
     table |= dict.fromkeys(_INVISIBLE, "") | dict.fromkeys(_LINE_ENDS, "\n") | dict.fromkeys(_BLANKS, " ")
@@ -357,12 +372,12 @@ def _one_blank(match: re.Match[str]) -> str:
 def _suspicious_table() -> npt.NDArray[np.uint8]:
     """1: a character that may be changed wherever it stands."""
     table = np.zeros(0x110000, np.uint8)
-    for code in range(0x20000):
-        if unicodedata.normalize("NFC", chr(code)) != chr(code) or unicodedata.category(chr(code)).startswith("M"):
-            table[code] = 1
-    for code in range(0x20000, 0x110000):
-        if 0x2F800 <= code <= 0x2FA1F or code >= 0xE0000:
-            table[code] = 1
+    table[list(map(ord, _changed("NFC")))] = 1
+    for codes in _VARIED:
+        categories = "".join(map(unicodedata.category, map(chr, codes)))
+        table[codes.start : codes.stop] |= np.frombuffer(categories.encode(), np.uint8)[::2] == ord("M")
+    table[0x2F800:0x2FA20] = 1
+    table[0xE0000:] = 1
     table[0x1100:0x1200] = 1  # jamo compose
     table[0xE000:0xF900] = 1
     table[0xFDD0:0xFDF0] = 1

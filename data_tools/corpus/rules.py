@@ -219,25 +219,19 @@ class Rules:
         self, language: Language, texts: list[str], places: npt.NDArray[np.intp], outcome: Outcome
     ) -> npt.NDArray[np.float64]:
         """The statistics of the texts after C4's editing, which goes into the outcome."""
-        kernel = self._kernels[language]
-        table_NF, edited = kernel(texts)
+        table_NF, edited = self._kernels[language](texts)
         rows = [row for row, text in enumerate(edited) if text is not None]
-        if not rows:
-            return table_NF
-        new, _ = kernel([edited[row] for row in rows])  # type: ignore[misc]
-        new[:, _C4_COLUMNS] = table_NF[np.ix_(rows, _C4_COLUMNS)]  # they tell of the text as it came
-        table_NF[rows] = new
+        if rows:
+            outcome.counts["edited documents"] += len(rows)
         for row in rows:
             outcome.texts[places[row]] = edited[row]
-        outcome.counts["edited documents"] += len(rows)
         for column, name in _EDITS.items():
-            if total := int(new[:, _COLUMN[column]].sum()):
+            if total := int(table_NF[rows, _COLUMN[column]].sum()):
                 outcome.counts[name] += total
         return table_NF
 
 
 _COLUMN = {name: place for place, name in enumerate(_text.FEATURES)}
-_C4_COLUMNS = [_COLUMN[name] for name in ("sentences", "lorem_ipsum", "curly_bracket", "lines", *_EDITS)]
 
 
 class _Limits:

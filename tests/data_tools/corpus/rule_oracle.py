@@ -4,6 +4,7 @@ import math
 import re
 from collections import Counter
 
+from data_tools.corpus import rule_words
 from data_tools.corpus.rule_characters import PUNCTUATION, TERMINAL, traditional
 
 HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
@@ -24,6 +25,53 @@ def duplicates(parts: list[str]) -> tuple[int, int]:
     """How many stood before, and their characters."""
     counts = Counter(parts)
     return len(parts) - len(counts), sum(len(part) * (count - 1) for part, count in counts.items())
+
+
+PHRASES = {
+    "flagged": [word for words in rule_words.FLAGGED.values() for word in words],
+    "boilerplate": list(rule_words.BOILERPLATE),
+    "advertising": list(rule_words.ADVERTISING),
+    "links": list(rule_words.LINKS),
+    "broken": list(rule_words.BROKEN),
+    "solicitation": list(rule_words.SOLICITATION),
+}
+PHONE = re.compile(r"(?<![0-9])(?:1[3-9][0-9]{9}|0[0-9]{2,3}-[0-9]{7,8}|[0-9]{3}-[0-9]{3}-[0-9]{4})(?![0-9])")
+ACCOUNT = re.compile(r"[^\nA-Za-z0-9_@+-]{0,6}([A-Za-z0-9_@+-]{5,40})")
+BROKEN = re.compile("[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ufffd\ue000-\uf8ff\ud800-\udfff\U000f0000-\U0010ffff]")
+
+
+def occurrences(text: str, group: str) -> list[tuple[int, int]]:
+    """Where phrases of a group stand, overlapping ones too; Latin ones of the first three groups as whole words."""
+    lower = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
+    found = []
+    for phrase in PHRASES[group]:
+        whole = group in ("flagged", "boilerplate", "advertising") and max(phrase) < "\u0250"
+        pattern = re.escape("".join(c.lower() if len(c.lower()) == 1 else c for c in phrase))
+        edge = rf"[^\W{HAN}]" if whole else "(?!)"
+        for match in re.finditer(f"(?<!{edge})(?={pattern}(?!{edge}))" if whole else f"(?={pattern})", lower):
+            found.append((match.start(), match.start() + len(phrase)))
+    return sorted(found)
+
+
+def phrase_statistics(text: str, ink: int) -> dict[str, float]:
+    covered = {}
+    for group in PHRASES:
+        places: set[int] = set()
+        for first, last in occurrences(text, group):
+            end = re.compile("[!-~]*").match(text, last).end() if group == "links" else last  # type: ignore[union-attr]
+            places.update(range(first, end))
+        covered[group] = len(places)
+    solicitations = until = 0
+    for first, last in occurrences(text, "solicitation"):
+        account = ACCOUNT.match(text, last)
+        if first >= until and account and len(re.findall("[0-9]", account[1])) >= 3:
+            solicitations, until = solicitations + 1, last
+    return {
+        **{group: ratio(covered[group], ink) for group in ("flagged", "boilerplate", "advertising", "links")},
+        "broken": ratio(covered["broken"] + len(BROKEN.findall(text)), len(text)),
+        "phones": len(PHONE.findall(text)),
+        "solicitations": solicitations,
+    }
 
 
 def statistics(text: str, unit: str, stop_words: tuple[str, ...], short_line: int) -> dict[str, float]:
@@ -75,6 +123,7 @@ def statistics(text: str, unit: str, stop_words: tuple[str, ...], short_line: in
             place += n if gram in seen else 1
             seen.add(gram)
         found[f"duplicate_{n}_grams"] = ratio(again, size)
+    found |= phrase_statistics(text, len(ink))
     grams = ["".join(words[k : k + 10]) for k in range(len(words) - 9)]
     found["repeated_10_grams"] = ratio(sum(count > 1 for count in Counter(grams).values()), len(grams))
     counts = sorted(Counter(ink[k : k + 10] for k in range(len(ink) - 9)).values(), reverse=True)

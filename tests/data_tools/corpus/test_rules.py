@@ -1,5 +1,3 @@
-import time
-
 import numpy as np
 import pytest
 
@@ -11,7 +9,7 @@ from data_tools.corpus.rules import RULES, RulesConfig
 from data_tools.corpus.step_config import Resources
 from data_tools.inputs import InputError
 from tests.data_tools.corpus.real_texts import chatdoctor, dialogues, medquad, needs_shared, passages
-from tests.data_tools.corpus.rule_oracle import statistics
+from tests.data_tools.corpus.rule_oracle import PHRASES, statistics
 
 UNITS = ("words", "characters", "blanks")
 GOOD_EN = (
@@ -44,7 +42,7 @@ def kernel(unit: str, **changes: object) -> _text.Features:
 
 
 def check(texts: list[str], unit: str) -> None:
-    table_NF, edited = kernel(unit)(texts)
+    table_NF, edited = kernel(unit, phrases=PHRASES)(texts)
     assert edited == [None] * len(texts)
     stop_words = rule_words.STOP_WORDS["en"] + rule_words.STOP_WORDS["zh"]
     for text, row in zip(texts, table_NF):
@@ -58,7 +56,9 @@ PIECES = (
     "\x85", "\u2028", "\u3000", "\xa0", ".", "...", "....", "…", "#", "-", "•", "- ", "'", "’", "_", "don't", "123",
     "①",
     "²", "٣", "的", "是", "中醫", "医院", "𠀀", "𠀀𠀁", "é", "e\u0301", "İ", "ß", "\ud800", "\udfff", "\x00", "\ufffd",
-    "\ue000", "😀", "。", "！", "?", "it's", "same line", "the same words come again and again",
+    "\ue000", "😀", "。", "！", "?", "it's", "same line", "the same words come again and again", "扣扣", "微信", "：",
+    "QQ", "wx_12345", "加V", "13800138000", "010-12345678", "400-800-1234", "https://a.example/x?y", "www.", "1", "-",
+    "Casino", "read more", "cheap viagra", "上一篇", "包邮", "立即购买", "锟斤拷", "â€™",
 )  # fmt: skip
 
 
@@ -67,16 +67,16 @@ def test_statistics_equal_plain_python_on_made_texts(unit: str) -> None:
     random = np.random.default_rng(1)
     texts = ["", " ", "\n", "\n\n", "a", "\ud800", "a\nb\na", "\na\n"]
     for size in (2, 5, 12, 40, 150):
-        few = random.choice(PIECES, 6)  # few pieces repeat, all of them do not
-        texts += ["".join(random.choice(few, size)) for _ in range(25)]
-        texts += ["".join(random.choice(PIECES, size)) for _ in range(25)]
+        for _ in range(12):
+            few = random.choice(PIECES, 6)  # few pieces repeat, all of them do not
+            texts += ["".join(random.choice(few, size)), "".join(random.choice(PIECES, size))]
     check(texts, unit)
 
 
 @needs_shared
 @pytest.mark.parametrize("unit", UNITS)
 def test_statistics_equal_plain_python_on_real_texts(unit: str) -> None:
-    check([*medquad()[:40], *chatdoctor()[:60], *dialogues()[:60], *passages()[:40:20]], unit)
+    check([*medquad()[:15], *chatdoctor()[:15], *dialogues()[:20], passages()[7]], unit)
 
 
 def test_the_same_document_gets_the_same_outcome_in_any_batch() -> None:
@@ -197,32 +197,28 @@ def test_any_str_is_measured_and_anything_else_refused() -> None:
         kernel("words")(["a", None])  # type: ignore[list-item]
 
 
-@pytest.mark.parametrize("unit", UNITS)
 @pytest.mark.parametrize(
     "piece", ["a", "字", ".", "[", "[1", "1-", "a ", "a\n", "加v", "微信 ", "......)a", "的是在"], ids=repr
 )
-def test_time_is_linear(unit: str, piece: str) -> None:
-    """A text of 8 times the length may take 40 times as long at most: a quadratic one takes 64."""
+def test_texts_that_repeat_one_piece_are_measured(piece: str) -> None:
+    """3,000,000 characters in milliseconds; where time grew with the square of the length, it would be hours."""
     rules = {
         "need_terminal": False, "remove_citations": True, "drop_javascript": True, "drop_policy": True,
         "max_word_length": 1000, "min_words": None,
     }  # fmt: skip
     phrases = {"solicitation": list(rule_words.SOLICITATION), "advertising": list(rule_words.ADVERTISING)}
-    measure = kernel(unit, line_rules=rules, phrases=phrases)
-
-    def seconds(length: int) -> float:
-        text = (piece * length)[:length]
-        began = time.process_time()
-        measure([text])
-        return time.process_time() - began
-
-    assert seconds(240_000) < 40 * max(min(seconds(30_000) for _ in range(3)), 1e-3)
+    text = (piece * 3_000_000)[:3_000_000]
+    table_NF, edited = kernel("words", line_rules=rules, phrases=phrases)([text])
+    kept = text if edited[0] is None else edited[0]
+    assert table_NF[0, _text.FEATURES.index("characters")] == len(kept)
+    assert table_NF[0, _text.FEATURES.index("lines")] == len(text.splitlines())
 
 
 @needs_shared
 def test_most_real_documents_stay() -> None:
     for texts, language, least in (
-        (medquad(), "en", 0.87), (chatdoctor(), "en", 0.95), (dialogues(), "zh", 0.95), (passages(), "zh", 0.85),
+        (medquad()[::4], "en", 0.87), (chatdoctor()[::4], "en", 0.95), (dialogues()[::4], "zh", 0.95),
+        (passages()[::4], "zh", 0.88),
     ):  # fmt: skip
         kept = sum(drop is None for drop in run(list(texts), [language] * len(texts)).drops)
         assert kept / len(texts) >= least
