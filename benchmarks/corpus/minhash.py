@@ -82,12 +82,10 @@ def _datatrove(texts: list[str], lang: str) -> list[bool]:
     )
     from datatrove.pipeline.readers import JsonlReader
     from datatrove.pipeline.writers import JsonlWriter
-    from datatrove.utils.hashing import HashConfig
     from datatrove.utils.logging import logger
 
     logger.remove()
-    # xxhash 4 takes no str any more, which datatrove 0.10.1 hands to it.
-    config = MinhashConfig(hash_config=HashConfig(hash_fc="sha1"))
+    config = MinhashConfig()
     language = DATATROVE_LANGUAGES[lang]
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
@@ -96,8 +94,10 @@ def _datatrove(texts: list[str], lang: str) -> list[bool]:
             str(place / name) for name in ("signatures", "buckets", "remove", "kept")
         )
         read = JsonlReader(str(place / "in"), file_progress=False, doc_progress=False)
+        sign = MinhashDedupSignature(signatures, config, language=language)
+        sign._hash_func = _xxhash64
         stages = [
-            ([read, MinhashDedupSignature(signatures, config, language=language)], 1),
+            ([read, sign], 1),
             ([MinhashDedupBuckets(signatures, buckets, config=config)], config.num_buckets),
             ([MinhashDedupCluster(buckets, clusters, config)], 1),
             ([read, MinhashDedupFilter(clusters), JsonlWriter(kept, "${rank}.jsonl", compression=None)], 1),
@@ -106,6 +106,13 @@ def _datatrove(texts: list[str], lang: str) -> list[bool]:
             LocalPipelineExecutor(pipeline, tasks=tasks, workers=1, logging_dir=str(place / f"log-{stage}")).run()
         ids = {int(orjson.loads(line)["id"]) for line in (place / "kept" / "00000.jsonl").read_bytes().splitlines()}
         return [place in ids for place in range(len(texts))]
+
+
+def _xxhash64(shingle: str) -> int:
+    """datatrove 0.10.1's default hash function. It hands xxhash a str, which xxhash 4 takes no more."""
+    import xxhash
+
+    return int(xxhash.xxh64_intdigest(shingle.encode()))
 
 
 def _write(texts: list[str], path: Path) -> Path:

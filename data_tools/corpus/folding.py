@@ -22,9 +22,14 @@ _UNITS = {"zh": CHARACTERS, "en": WORDS}
 _CODE_POINTS = 0x110000
 _BOUNDARY, _IGNORED, _EXPANSION = 0xFFFFFFFF, 0xFFFFFFFE, 0x80000000
 _VANISHING = {"Mn", "Me", "Cf"}
+_KEPT = {"Lu", "Ll", "Lt", "Lm", "Lo", "Nd", "Nl", "No", "Mc"}
 # These fold to themselves, as far as Unicode has got with them: ideographs, which have neither case nor width.
 _IDEOGRAPHS = ((0x3400, 0x4DC0), (0x4E00, 0xA000), (0x20000, 0x2F800), (0x30000, 0x323B0))
-_LOOKED_UP = ((0, 0x3400), (0x4DC0, 0x4E00), (0xA000, 0xD800), (0xF900, 0x20000), (0x2F800, 0x2FA20))
+_HANGUL = (0xAC00, 0xD7A4)
+_LOOKED_UP = (
+    (0, 0x3400), (0x4DC0, 0x4E00), (0xA000, 0xAC00), (0xD7A4, 0xD800), (0xF900, 0x20000), (0x2F800, 0x2FA20)
+)  # fmt: skip
+_BLOCK = 64
 
 
 def units(langs: Sequence[str]) -> npt.NDArray[np.uint8]:
@@ -43,20 +48,55 @@ def unit_of(text: str) -> int:
 
 @cache
 def folding() -> _text.Folding:
-    """The table; made once a process, in about 0.1 s."""
+    """The table; made once a process."""
+    return _text.Folding(*_table())
+
+
+def _table() -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+    """entries: one for each code point; pool: lengths and characters of those that fold to several."""
     entries = np.full(_CODE_POINTS, _BOUNDARY, np.uint32)
-    pool: list[int] = []
+    pool = _spell_hangul(entries)
     for start, end in _IDEOGRAPHS:
         entries[start:end] = np.arange(start, end)
     for start, end in _LOOKED_UP:
-        entries[start:end] = [_entry(chr(code), pool) for code in range(start, end)]
+        for first in range(start, end, _BLOCK):
+            codes = range(first, min(first + _BLOCK, end))
+            block = "".join(map(chr, codes))
+            # Two calls tell for most blocks that nothing in them decomposes or has case.
+            plain = block == _decomposed(block) == block.casefold()
+            entries[codes.start : codes.stop] = [
+                _plain_entry(c)
+                if plain or (not unicodedata.decomposition(c) and c == c.casefold())
+                else _entry(c, pool)
+                for c in block
+            ]
     entries[0xE0000:0xE1000] = _IGNORED  # tags and variation selectors
-    return _text.Folding(entries, np.array(pool or [0], np.uint32))
+    return entries, np.array(pool, np.uint32)
+
+
+def _spell_hangul(entries: npt.NDArray[np.uint32]) -> list[int]:
+    """Enters the syllables, which decompose by rule (Unicode 3.12), and returns the pool that they begin."""
+    syllables = np.arange(_HANGUL[1] - _HANGUL[0])
+    tail = syllables % 28
+    spelt = np.stack([0x1100 + syllables // 588, 0x1161 + syllables % 588 // 28, 0x11A7 + tail], axis=1)
+    pool = np.concatenate([2 + (tail > 0)[:, None], spelt], axis=1)
+    entries[_HANGUL[0] : _HANGUL[1]] = _EXPANSION | (4 * syllables)
+    return list(map(int, pool.ravel()))
+
+
+def _plain_entry(character: str) -> int:
+    """Of a character that has neither decomposition nor case."""
+    category = unicodedata.category(character)
+    if category == "Nd":
+        return ord("0") + unicodedata.decimal(character)
+    if category in _KEPT:
+        return ord(character)
+    return _IGNORED if category in _VANISHING else _BOUNDARY
 
 
 def _entry(character: str, pool: list[int]) -> int:
     folded = [_folded(part) for part in _decomposed(_decomposed(character).casefold())]
-    kept = [ord(part) for part in folded if len(part) == 1]
+    kept = [ord(part) for part in folded if part]
     if len(kept) == 1:
         return kept[0]
     if not kept:
@@ -74,4 +114,4 @@ def _folded(character: str) -> str:
     category = unicodedata.category(character)
     if category == "Nd":
         return str(unicodedata.decimal(character))
-    return character if category[0] in "LN" or category == "Mc" else ""
+    return character if category in _KEPT else ""

@@ -13,8 +13,6 @@ import numpy.typing as npt
 
 from data_tools.inputs import InputError
 
-# The version of csrc/text/ngram_signatures.cpp: goes up whenever the same text would get another row.
-ALGORITHM = "aquila minhash 1"
 SKETCH_BINS = 512
 _CODES = 15  # what a bin that is not empty may hold
 
