@@ -1,5 +1,5 @@
-"""The whole road in small: a synthetic clinic's texts, tokenizer, index, two stages of continued pre-training,
-fine-tuning, preference training, export.
+"""The whole road in small: a raw corpus of a synthetic clinic, its cleaning and mixing, two stages of continued
+pre-training, fine-tuning, preference training, export.
 
 Everything that runs here is what runs at scale: the recipes are `recipes/tiny/*.yaml`, started by `aquila train`.
 """
@@ -7,7 +7,6 @@ Everything that runs here is what runs at scale: the recipes are `recipes/tiny/*
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -19,26 +18,17 @@ from typing import Any
 import orjson
 from rich.console import Console
 
-from data_tools.chat import get_template
-from data_tools.clinic import continuations, write_clinic
-from data_tools.indexing import IndexOptions, build_index
-from data_tools.tokenizer_training import train_sentencepiece
+from data_tools.clinic import continuations
 from data_tools.tokenizers import load_tokenizer
 from megatron_aquila import metrics
 from megatron_aquila.checkpoint import open_checkpoint
 from megatron_aquila.config_loader import load_config
+from megatron_aquila.demo_data import emptied, prepare_data, tiny_recipe
 from megatron_aquila.demo_table import Row, answers, closing_table
 from megatron_aquila.errors import AquilaError
 from megatron_aquila.evaluation.cloze import cloze_accuracy
 from megatron_aquila.evaluation.exact_match import ExactMatch, exact_match
 from megatron_aquila.huggingface import export, write_model
-
-VOCAB_SIZE = 2048
-TEMPLATE = "chatml"
-# of a dialogue, or of each of a pair's two sequences
-MAX_LENGTH = 128
-DOCUMENTS = ("medical_stage1", "medical_stage2", "general")
-SAMPLES = {"dialogues": "dialogues", "pairs_train": "pairs", "pairs_valid": "pairs"}  # file → kind
 
 
 @dataclass(frozen=True)
@@ -79,7 +69,7 @@ def run_demo(directory: Path) -> int:
     began = time.perf_counter()
     console = Console()
     console.rule("A synthetic clinic: every condition, drug and fact below is invented", style="dim")
-    _prepare_data(directory, console)
+    prepare_data(directory, console)
     questions = Questions(*(_records(directory / "data" / f"{name}.jsonl") for name in ("questions", "exact_match")))
 
     rows = [Row("before", _cloze(_untrained(directory), questions))]
@@ -97,50 +87,15 @@ def run_demo(directory: Path) -> int:
     return 0
 
 
-def recipe(stage: str) -> Path:
-    """The recipe `stage` of `recipes/tiny`: beside the package in a checkout, inside it in a wheel."""
-    here = Path(__file__).resolve().parent
-    for root in (here, here.parent):
-        path = root / "recipes" / "tiny" / f"{stage}.yaml"
-        if path.is_file():
-            return path
-    raise AquilaError(f"recipes/tiny/{stage}.yaml is not installed beside {here}")
-
-
 def overrides(directory: Path, stage: str) -> list[str]:
     """What moves a recipe, written for the directory `demo`, to `directory`."""
-    config = load_config(recipe(stage))
+    config = load_config(tiny_recipe(stage))
     paths = {"output": config.output, "data.tokenizer": config.data.tokenizer}
     for part, corpora in (("train", config.data.train), ("valid", config.data.valid or ())):
         paths |= {f"data.{part}.{index}.path": corpus.path for index, corpus in enumerate(corpora)}
     if config.model.weights is not None:
         paths["model.weights"] = config.model.weights
     return [f"{key}={directory / path.relative_to('demo')}" for key, path in paths.items()]
-
-
-def _prepare_data(directory: Path, console: Console) -> None:
-    """The clinic's records, the tokenizer and the indexed datasets."""
-    data, tokenizer = directory / "data", directory / "tokenizer"
-    counts = {name.removesuffix(".jsonl"): count for name, count in write_clinic(data).items()}
-    console.print(
-        f"{sum(counts[name] for name in DOCUMENTS):,} documents, {counts['dialogues']:,} dialogues and "
-        f"{counts['pairs_train'] + counts['pairs_valid']:,} pairs of answers, all synthetic, zh and en; "
-        f"{counts['questions']:,} cloze questions, {counts['exact_match']:,} to answer in words"
-    )
-    texts = [data / f"{name}.jsonl" for name in DOCUMENTS]
-    controls = get_template(TEMPLATE).control_tokens
-    train_sentencepiece(texts, _emptied(tokenizer), vocab_size=VOCAB_SIZE, control_tokens=controls)
-    tokens = {}
-    for name in (*DOCUMENTS, *SAMPLES):
-        options = IndexOptions()
-        if name in SAMPLES:
-            options = IndexOptions(kind=SAMPLES[name], template=TEMPLATE, max_length=MAX_LENGTH)
-        index = build_index([str(data / f"{name}.jsonl")], tokenizer, data / name, options)
-        tokens[name] = index.manifest["counts"]["tokens"]
-    console.print(
-        f"{sum(tokens[name] for name in DOCUMENTS):,} tokens of text and {sum(tokens[name] for name in SAMPLES):,} of "
-        f"chat, of a sentencepiece vocabulary of {VOCAB_SIZE:,}, indexed in Megatron's format"
-    )
 
 
 def _untrained(directory: Path) -> Path:
@@ -150,10 +105,10 @@ def _untrained(directory: Path) -> Path:
     choose_device("cpu")
     from megatron_aquila.engine.weights import RandomWeights
 
-    run = load_config(recipe(STAGES[0].recipe), overrides(directory, STAGES[0].recipe))
+    run = load_config(tiny_recipe(STAGES[0].recipe), overrides(directory, STAGES[0].recipe))
     shape = run.model.resolve()
     weights = RandomWeights(shape, run.seed, run.model.init_std)
-    output = _emptied(directory / "export" / "before")
+    output = emptied(directory / "export" / "before")
     return write_model(output, shape, weights, "", load_tokenizer(directory / "tokenizer"))
 
 
@@ -161,14 +116,14 @@ def _train(directory: Path, stage: Stage, questions: Questions) -> tuple[Row, Ex
     """Train a stage, export its model, ask it."""
     began = time.perf_counter()
     moves = overrides(directory, stage.recipe)
-    command = [sys.executable, "-m", "megatron_aquila", "train", str(recipe(stage.recipe)), *moves]
+    command = [sys.executable, "-m", "megatron_aquila", "train", str(tiny_recipe(stage.recipe)), *moves]
     code = subprocess.run(command, env={**os.environ}, check=False).returncode
     if code:
         raise AquilaError(f"training of {stage.run} ended with exit code {code}")
     seconds = time.perf_counter() - began
 
-    output = load_config(recipe(stage.recipe), moves).output
-    model = export(output, _emptied(directory / "export" / stage.run))
+    output = load_config(tiny_recipe(stage.recipe), moves).output
+    model = export(output, emptied(directory / "export" / stage.run))
     answered = exact_match(model, questions.words) if stage.answers else None
     records = metrics.read(output / metrics.FILE)
     reports = [record for record in records if "train/loss" in record]
@@ -187,12 +142,6 @@ def _train(directory: Path, stage: Stage, questions: Questions) -> tuple[Row, Ex
         seconds=seconds,
     )
     return row, answered
-
-
-def _emptied(directory: Path) -> Path:
-    """Without what an earlier demo left there."""
-    shutil.rmtree(directory, ignore_errors=True)
-    return directory
 
 
 def _cloze(model: Path, questions: Questions) -> float:

@@ -15,6 +15,8 @@ _SURNAMES = "王李张刘陈杨赵黄周吴徐孙胡朱高林何郭马罗"
 _GIVEN = "伟芳娜敏静丽强磊军洋勇艳杰娟涛明超兰霞平刚桂英华玉建国文红"
 _FIRST = ("John", "Mary", "Robert", "Linda", "James", "Susan", "David", "Karen", "Peter", "Alice")
 _LAST = ("Smith", "Johnson", "Miller", "Davis", "Wilson", "Clark", "Turner", "Parker", "Cooper", "Baker")
+# Not the codes of free calls (800, 888 and so on), which belong to nobody.
+_AREAS = (212, 305, 312, 415, 503, 602, 617, 702, 718, 919)
 _DOMAINS = ("example.com", "example.org", "example.net", "mail.example.com")
 
 
@@ -45,7 +47,7 @@ def _landline(rng: random.Random) -> str:
 
 
 def _phone(rng: random.Random) -> str:
-    return rng.choice(("({}) 555-01{:02d}", "{}-555-01{:02d}")).format(rng.randint(201, 989), rng.randint(0, 99))
+    return rng.choice(("({}) 555-01{:02d}", "{}-555-01{:02d}")).format(rng.choice(_AREAS), rng.randint(0, 99))
 
 
 def _email(rng: random.Random) -> str:

@@ -1,7 +1,7 @@
 """Write a synthetic clinic to disk as JSON Lines."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +30,18 @@ def write_clinic(
     exact_match_limit: int | None = None,
     train_pairs: int = 1200,
     valid_pairs: int = 240,
+    leave_out: Collection[str] = (),
 ) -> dict[str, int]:
     """Write the clinic's records into `directory`.
 
     medical_stage1.jsonl, medical_stage2.jsonl and general.jsonl hold documents, questions.jsonl cloze questions;
     dialogues.jsonl, pairs_train.jsonl and pairs_valid.jsonl are for fine-tuning and DPO, exact_match.jsonl holds
-    questions to the assistant that they leave out.
+    questions to the assistant that they leave out. Files named in `leave_out` are not written.
 
     The same arguments write the same bytes. Each file appears whole or not at all; memory does not grow with the
     counts. Returns the number of records by file name.
-    Raises ValueError on a world or a number of wordings that cannot be made, OSError when a file cannot be written.
+    Raises ValueError on a world or a number of wordings that cannot be made, or a file in `leave_out` that there is
+    not, OSError when a file cannot be written.
     """
     world = make_world(seed, conditions)
     files = {
@@ -52,8 +54,10 @@ def write_clinic(
         "pairs_train.jsonl": preference_pairs(world, split="train", count=train_pairs),
         "pairs_valid.jsonl": preference_pairs(world, split="valid", count=valid_pairs),
     }
+    if unknown := sorted(set(leave_out) - set(files)):
+        raise ValueError(f"leave_out names {unknown[0]}, and the files are {', '.join(files)}")
     directory.mkdir(parents=True, exist_ok=True)
-    return {name: _write_jsonl(directory / name, records) for name, records in files.items()}
+    return {name: _write_jsonl(directory / name, rows) for name, rows in files.items() if name not in leave_out}
 
 
 def _write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> int:

@@ -2,7 +2,8 @@
 
 The truth is a file of records {"id", "plants": [{"kind", "of"?, "jaccard"?, "values"?}], "medical", "lang"}, one for
 each document (`data_tools.clinic.raw` writes one). A document's fate is (id, step, reason, meta): the step that dropped
-it and why, or None twice where it was published; `meta` is what steps noted on it.
+it (or "mix", which no stage took it into) and why, or None twice where it was published; `meta` is what steps noted on
+it.
 """
 
 from collections import Counter, defaultdict
@@ -33,6 +34,8 @@ CAUGHT_BY: dict[str, tuple[str, ...]] = {
 # Copies that must stay: they are too far from their originals.
 LOOK_ALIKE = "look-alike"
 _COPIES = ("duplicate", "near-duplicate")
+# What leaves a document undrawn when the stages are mixed; nothing is caught there.
+_MIX = "mix"
 # Kinds that say nothing against a document itself.
 _HARMLESS = {*_COPIES, LOOK_ALIKE, "question"}
 
@@ -89,7 +92,7 @@ def score_plants(
     if len(found) < len(known):
         lacking = next(name for name in known if name not in found)
         raise ValueError(f"{len(known) - len(found):,} documents of {truth} have no fate, {lacking} first")
-    case = _Case(known, found, list(steps), similarity, label)
+    case = _Case(known, found, [*steps, _MIX], similarity, label)
     rows: list[dict[str, Any]] = []
     for step in steps:
         if step == "privacy":

@@ -51,7 +51,9 @@ class PrivacyConfig(StepConfig):
 
 
 class PrivacyStep:
-    """Masks the private values of every document; masking again changes nothing."""
+    """Masks the private values of every document, and notes under `privacy` how many of each type; masking again
+    changes nothing.
+    """
 
     name: ClassVar[str] = "privacy"
 
@@ -68,6 +70,7 @@ class PrivacyStep:
         count, most = len(batch), self.config.most_values
         drops: list[Drop | None] = [None] * count
         texts: list[str | None] = [None] * count
+        notes: list[Mapping[str, Any] | None] = [None] * count
         counts: Counter[str] = Counter()
         found = np.zeros(count)
         digits, labels, names = _candidates(batch.texts)
@@ -100,7 +103,8 @@ class PrivacyStep:
                 drops[place] = Drop("private-values", {"value": int(values), "limit": most})
             else:
                 texts[place] = masked
-        return Outcome(drops=drops, texts=texts, counts=counts, measures={"private values": found})
+                notes[place] = {"privacy": dict(sorted(types.items()))}
+        return Outcome(drops=drops, texts=texts, notes=notes, counts=counts, measures={"private values": found})
 
     def masked(self, text: str, triggers: list[Trigger] | None = None) -> tuple[str, Counter[Type]]:
         """The text with tags in place of private values, and how many of each type.

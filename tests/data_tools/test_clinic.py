@@ -96,6 +96,18 @@ def test_same_seed_same_bytes_and_another_seed_another_world(tmp_path: Path) -> 
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == sorted(counts[0])
 
 
+def test_files_are_left_out_and_the_others_stay_the_same(tmp_path: Path) -> None:
+    small = {"general_count": 5, "dialogue_count": 20, "train_pairs": 16, "valid_pairs": 8}
+    whole = write_clinic(tmp_path / "whole", **small, stage1_documents=5, stage2_documents=5)
+    texts = ("medical_stage1.jsonl", "medical_stage2.jsonl", "general.jsonl")
+    part = write_clinic(tmp_path / "part", **small, leave_out=texts)
+    assert set(part) == set(whole) - set(texts) == {path.name for path in (tmp_path / "part").iterdir()}
+    for name in part:
+        assert (tmp_path / "part" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    with pytest.raises(ValueError, match=r"leave_out names text.jsonl, and the files are .*questions.jsonl"):
+        write_clinic(tmp_path, leave_out=["text.jsonl"])
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = {"stage1_documents": 10, "stage2_documents": 10, "general_count": 10}
     write_clinic(tmp_path, **small)

@@ -108,6 +108,11 @@ def test_types_are_independent_and_links_are_an_option() -> None:
     assert links(batch_of([text])).texts == ["电话13812345678，邮箱a@example.com，见[LINK]。"]
 
 
+def test_a_document_is_noted_with_how_many_values_of_each_type() -> None:
+    outcome = STEP(batch_of(["电话13812345678或13912345678，发到zhang@example.cn", "无", "患者李某，女"]))
+    assert outcome.notes == [{"privacy": {"e-mail": 1, "mobile": 2}}, None, {"privacy": {"name": 1}}]
+
+
 def test_a_list_of_people_is_dropped_without_their_values() -> None:
     text = "\n".join(f"1381234567{digit}" for digit in range(6))
     outcome = PrivacyConfig(most_values=5).build()(batch_of([text, "电话13812345678"]))
