@@ -26,20 +26,20 @@ class RecordWriter:
     In parquet an object-valued column (`meta`, `options`) is stored as JSON text and marked so in its
     metadata, and `FileReader` gives it back as an object; column types are those of the first rows.
 
-    `sync=False` leaves out the fsyncs, for files that carry a checksum and can be made again.
+    `sync=False` leaves out the fsyncs, for files that carry a checksum and can be made again; `level` is zstd's.
 
     Raises:
         ValueError: a suffix that is not written.
         StorageError: no space left.
     """
 
-    def __init__(self, path: Path, *, sync: bool = True) -> None:
+    def __init__(self, path: Path, *, sync: bool = True, level: int = 3) -> None:
         self._format = file_format(path)
         if self._format not in ("jsonl", "parquet"):
             raise ValueError(f"{path}: records are written as .jsonl, .jsonl.gz, .jsonl.zst or .parquet")
         self.path = path
         self.records = 0
-        self._sync = sync
+        self._sync, self._level = sync, level
         self._stack = ExitStack()
         self._file: Any = None
         self._lines = bytearray()
@@ -59,7 +59,7 @@ class RecordWriter:
         if self.path.suffix == ".zst":
             import zstandard
 
-            compressor = zstandard.ZstdCompressor(write_checksum=True)
+            compressor = zstandard.ZstdCompressor(self._level, write_checksum=True)
             return self._stack.enter_context(compressor.stream_writer(raw, closefd=False))
         return raw
 

@@ -35,9 +35,9 @@ class _Files:
         self.files: list[Path] = []
         self._stack = ExitStack()
 
-    def _records(self, path: Path) -> RecordWriter:
+    def _records(self, path: Path, level: int = 3) -> RecordWriter:
         self.files.append(path)
-        return self._stack.enter_context(RecordWriter(path, sync=False))
+        return self._stack.enter_context(RecordWriter(path, sync=False, level=level))
 
     def _binary(self, path: Path) -> BinaryIO:
         self.files.append(path)
@@ -75,7 +75,7 @@ class PhaseOutput(_Files):
         super().__init__()
         self.documents = 0
         self._tokenizer, self._signer, self._census = tokenizer, signer, census
-        self._survivors = self._records(files.documents)
+        self._survivors = self._records(files.documents, level=1)  # read once, soon, and removed
         self._decisions = self._stack.enter_context(DecisionOutput(files))
         self.files += self._decisions.files
         self._signatures = None if signer is None else self._binary(files.signatures)

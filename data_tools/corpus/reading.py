@@ -6,20 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 
 from data_tools.corpus.batch import LANGUAGES, Batch
 from data_tools.corpus.chain import Documents
 from data_tools.corpus.plan import CorpusShard
 from data_tools.corpus.recipe import Source
-from data_tools.files import FileReader, ReadOptions
+from data_tools.files import FileReader
 from data_tools.quarantine import Fault, Quarantine
 from data_tools.records import Document, RecordError
 from data_tools.tokenizers import Tokenizer
 
 _BATCH_DOCUMENTS = 1024
 _BATCH_CHARACTERS = 1 << 20
-# What a phase wrote was checked when it was read; a document may have grown beyond the limit of its line.
-_OWN_FILES = ReadOptions(max_line_bytes=1 << 40)
+_BLOCK = 1 << 20  # bytes of a stored file that are looked at together
 
 
 @dataclass
@@ -93,14 +93,14 @@ class Input:
 
 
 def stored_documents(path: Path, source: str) -> Iterator[Documents]:
-    """What `DocumentStore` wrote."""
+    """What `stored` made records of. Plainly read: the file's checksum was compared, and its records were checked when
+    they were read first.
+    """
     counts: list[int] = []
 
     def documents() -> Iterator[tuple[Document, int]]:
-        for item in FileReader(path, _OWN_FILES):
-            if isinstance(item, Fault):
-                raise RuntimeError(f"{path}, line {item.line}: {item.detail}; it was whole when it was written")
-            value = item.value
+        for line in _lines(path):
+            value = orjson.loads(line)
             counts.append(value["tokens"])
             yield Document(value["id"], value["text"], value["lang"], source, value["meta"]), value["offset"]
 
@@ -122,6 +122,20 @@ def stored(documents: Documents, tokens: np.ndarray) -> Iterator[dict[str, Any]]
             "offset": offset,
             "tokens": int(tokens[place]),
         }
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    import zstandard
+
+    begun: list[bytes] = []  # blocks of a line that goes on
+    with zstandard.open(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            first, *lines = block.split(b"\n")
+            begun.append(first)
+            if lines:
+                yield b"".join(begun)
+                yield from lines[:-1]
+                begun = [lines[-1]]
 
 
 def _batches(documents: Iterator[tuple[Document, int]]) -> Iterator[Documents]:
