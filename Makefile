@@ -34,6 +34,9 @@ bench: setup
 	$(BIN)/python -m benchmarks.indexing
 	$(BIN)/python -m benchmarks.kernels
 	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.corpus.rules
+	$(BIN)/python -m benchmarks.corpus.minhash
+	$(BIN)/python -m benchmarks.corpus.decontamination
 
 clean:
 	rm -rf $(VENV) build dist runs demo .pytest_cache .mypy_cache .ruff_cache

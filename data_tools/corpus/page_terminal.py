@@ -58,10 +58,11 @@ def plants_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
     for heading in ("step", "planted"):
         table.add_column(heading, no_wrap=True)
-    headings = ("number", "gone\nbefore", "caught", "missed", "recall", "false\nalarms", "precision")
+    headings = ("number", "gone\nbefore", "caught", "missed", "recall", "false\nalarms", "preci-\nsion")
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True, vertical="bottom")
     last = ""
