@@ -129,4 +129,8 @@ class Step(Protocol):
     name: ClassVar[str]
     scales: Mapping[str, Scale]
 
+    @property
+    def facts(self) -> Mapping[str, int]:
+        """What the report should tell of the step itself, such as how many questions it looks for."""
+
     def __call__(self, batch: Batch) -> Outcome: ...

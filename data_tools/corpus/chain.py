@@ -39,7 +39,7 @@ class Chain:
         self._steps = steps
         self._tokenizer = tokenizer
         self._masks = masks
-        self.tallies = {step.name: StepTally(step.scales) for step in steps}
+        self.tallies = {step.name: StepTally(step.scales, step.facts) for step in steps}
 
     def __call__(self, documents: Documents) -> tuple[Documents, list[dict[str, Any]]]:
         """The documents that pass every step, and the decisions on the others."""

@@ -97,6 +97,8 @@ class Decontaminate:
         for item in items:
             self._add(item)
         self._index.finish()
+        looked_for = self.items - len(self.unindexed)
+        self.facts: Mapping[str, int] = {"questions": looked_for, "questions too short": len(self.unindexed)}
 
     def _add(self, item: _Item) -> None:
         from data_tools.corpus.folding import CHARACTERS, UNIT_NAMES, unit_of

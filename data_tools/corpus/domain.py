@@ -103,6 +103,7 @@ class Domain:
     """
 
     name: ClassVar[str] = "domain"
+    facts: ClassVar[Mapping[str, int]] = {}
 
     def __init__(self, config: DomainConfig, scorers: Sequence[Scorer]) -> None:
         self.config = config

@@ -69,6 +69,7 @@ class _Step:
         self.left: Amounts = {}
         self.dropped: dict[str, Amounts] = {}
         self.counts: Counter[str] = Counter()
+        self.facts: dict[str, int] = {}  # the same in every shard
         self.examples: dict[tuple[str, str], list[list[Any]]] = {}  # by reason and language
         self.histograms: dict[tuple[str, str], list[int]] = {}  # by measure and language
         self.scales: dict[str, Scale] = {}
@@ -79,6 +80,7 @@ class _Step:
         for reason, amounts in tally["dropped"].items():
             _add(self.dropped.setdefault(reason, {}), source, amounts)
         self.counts.update(tally["counts"])
+        self.facts |= tally["facts"]
         for reason, by_language in tally["examples"].items():
             for language, examples in by_language.items():
                 known_examples = self.examples.get((reason, language), [])
@@ -111,7 +113,7 @@ class _Step:
                 for reason, amounts in sorted(self.dropped.items())
                 for (source, language), amount in sorted(amounts.items())
             ],
-            "counts": dict(sorted(self.counts.items())),
+            "counts": dict(sorted({**self.counts, **self.facts}.items())),
             "examples": [
                 {key: example[key] for key in ("id", "reason", "source", "lang", "detail", "excerpt")}
                 for _, examples in sorted(self.examples.items())

@@ -70,6 +70,7 @@ class LanguageStep:
     """Gives every document its language and drops those not asked for."""
 
     name: ClassVar[str] = "language"
+    facts: ClassVar[Mapping[str, int]] = {}
 
     def __init__(self, config: LanguageConfig) -> None:
         self.config = config

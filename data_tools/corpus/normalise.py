@@ -51,6 +51,7 @@ class NormaliseStep:
     """Replaces texts by their uniform form; the same text again changes nothing."""
 
     name: ClassVar[str] = "normalise"
+    facts: ClassVar[Mapping[str, int]] = {}
 
     def __init__(self, config: NormaliseConfig) -> None:
         self.config = config

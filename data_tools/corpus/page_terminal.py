@@ -23,7 +23,7 @@ def terminal_summary(funnel: Mapping[str, Any]) -> Group:
     table.add_column("", no_wrap=True)
     for heading in ("documents", "of read", "tokens", "of read"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("dropped, most frequent reasons", overflow="fold")
+    table.add_column("dropped by reason, or done", overflow="fold")
     quarantined = sum(funnel["read"]["quarantined"].values())
     said = [f"{count(quarantined)} records quarantined" if quarantined else ""]
     for step in funnel["steps"]:
@@ -31,8 +31,9 @@ def terminal_summary(funnel: Mapping[str, Any]) -> Group:
         named = [f"{reason} {count(number)}" for reason, number in reasons[:_REASONS]]
         if len(reasons) > _REASONS:
             named.append(f"{len(reasons) - _REASONS} more reasons")
-        if not named and step["counts"]:
-            named = [f"{count(sum(step['counts'].values()))} changes"]
+        if not named:
+            done = sorted(step["counts"].items(), key=lambda item: (-item[1], item[0]))
+            named = [f"{name} {count(number)}" for name, number in done[:_REASONS]]
         said.append(", ".join(named))
     for (name, now), text in zip(rows, said, strict=True):
         shares = [percent(now[unit], whole[unit]) for unit in ("documents", "tokens")]

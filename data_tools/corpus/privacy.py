@@ -56,6 +56,7 @@ class PrivacyStep:
     """
 
     name: ClassVar[str] = "privacy"
+    facts: ClassVar[Mapping[str, int]] = {}
 
     def __init__(self, config: PrivacyConfig) -> None:
         self.config = config

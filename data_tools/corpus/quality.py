@@ -64,6 +64,7 @@ class Quality:
     """Notes `quality`. counts: "at or above" and "below" the threshold; measure: "quality"."""
 
     name: ClassVar[str] = "quality"
+    facts: ClassVar[Mapping[str, int]] = {}
 
     def __init__(self, config: QualityConfig, scorer: Scorer) -> None:
         self.config = config

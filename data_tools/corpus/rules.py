@@ -192,6 +192,7 @@ class Rules:
     """Drops by RULES; edits lines by C4. A document without a language is taken for the one of most of its letters."""
 
     name: ClassVar[str] = "rules"
+    facts: ClassVar[Mapping[str, int]] = {}
 
     def __init__(self, config: RulesConfig) -> None:
         self._kernels = {language: _kernel(config, language) for language in _LANGUAGES}

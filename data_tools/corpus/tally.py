@@ -46,10 +46,11 @@ class Sizes:
 
 
 class StepTally:
-    """The counts of one step."""
+    """The counts of one step with its measures' `scales` and its `facts`."""
 
-    def __init__(self, scales: Mapping[str, Scale]) -> None:
+    def __init__(self, scales: Mapping[str, Scale], facts: Mapping[str, int]) -> None:
         self._scales = scales
+        self._facts = facts
         self.entered: dict[str, list[int]] = {}
         self.left: dict[str, list[int]] = {}
         self.dropped: dict[str, dict[str, list[int]]] = {}
@@ -96,6 +97,7 @@ class StepTally:
             "out": self.left,
             "dropped": self.dropped,
             "counts": dict(self.counts),
+            "facts": dict(self._facts),
             "examples": self.examples,
             "histograms": self.histograms,
             "scales": {name: asdict(self._scales[name]) for name in self.histograms},

@@ -86,7 +86,7 @@ class CorpusWork:
 
     def _go_on(self, phase: int, number: int, files: ShardFiles) -> None:
         chain = self._chain(phase)
-        tally = StepTally({})
+        tally = StepTally({}, {})
         with self._output(phase, files) as output, RecordWriter(files.clusters, sync=False) as clusters:
             for batch in self._without_duplicates(phase - 1, number, tally, clusters, output):
                 output.write(*chain(batch))
@@ -128,7 +128,7 @@ class CorpusWork:
     def _write_stages(self, number: int, files: ShardFiles) -> None:
         recipe, last = self.plan.recipe, len(self.plan.phases) - 1
         plans = plans_of(self.directory, self.plan)
-        tally = StepTally({})
+        tally = StepTally({}, {})
         with ExitStack() as stack:
             decisions = stack.enter_context(DecisionOutput(files))
             outputs = [stack.enter_context(StageOutput(*files.stage(stage.name))) for stage in recipe.mixtures]
