@@ -22,7 +22,7 @@ from data_tools.corpus.plan import CorpusPlan
 from data_tools.corpus.work import duplicates_marker, plans_of
 from data_tools.files import FileReader, ReadOptions
 from data_tools.inputs import RunError
-from data_tools.manifest import package_versions, read_manifest, write_manifest
+from data_tools.manifest import dataset_files, manifest_path, package_versions, read_manifest, write_manifest
 from data_tools.publish import atomic_path, sha256_file
 from data_tools.quarantine import Fault
 from data_tools.ranges import range_problem
@@ -259,6 +259,10 @@ def _remove_former(plan: CorpusPlan, output: Path) -> None:
     for name in (manifest or {}).get("files", {}):
         (output / name).unlink(missing_ok=True)
     leftovers = [output / "quarantine.jsonl", output / "clusters.jsonl.zst"]
+    for name in {stage["name"] for stage in (manifest or {}).get("stages", ())} - {
+        s.name for s in plan.recipe.mixtures
+    }:
+        leftovers += [*dataset_files(output / name, masked=False).values(), manifest_path(output / name)]
     leftovers += [path for path in (output / DECISIONS).glob("*") if _DECISION.search(path.name)]
     for stage in plan.recipe.mixtures:
         leftovers += [path for path in (output / DOCUMENTS / stage.name).glob("*") if _SHARD.search(path.name)]

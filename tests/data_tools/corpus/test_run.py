@@ -280,7 +280,9 @@ def test_too_many_bad_records_publish_nothing_but_the_report(corpus: Path, tmp_p
 
 def test_the_index_holds_the_stages(corpus: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
+    build_corpus(recipe_in(corpus, output, "index=true", "stages.0.name=other"))
     summary = build_corpus(recipe_in(corpus, output, "index=true"))
+    assert {path.name for path in output.glob("*.bin")} == {"stage1.bin", "stage2.bin"}  # none of a former recipe
     for stage in summary.funnel["stages"]:
         reader = IndexedReader(output / stage["name"])
         assert len(reader) == stage["documents"]
