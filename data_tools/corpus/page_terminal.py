@@ -58,8 +58,8 @@ def plants_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         caption="Recall is of the plants that reached the step. A false alarm: the step took what was not planted.",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
+        show_edge=False,
+        padding=0,
     )
     for heading in ("step", "planted"):
         table.add_column(heading, no_wrap=True)
