@@ -29,7 +29,7 @@ TEMPLATE = "chatml"
 MAX_LENGTH = 128
 SAMPLES = {"dialogues": "dialogues", "pairs_train": "pairs", "pairs_valid": "pairs"}  # file → kind
 SCORERS = {"domain": "classification", "quality": "regression"}  # directory → task
-RAW_DOCUMENTS, SEEDS = 5000, 1200
+RAW_DOCUMENTS, SEEDS = 7000, 1200
 # The texts that the raw corpus has among everything else.
 _CLEAN = ("medical_stage1.jsonl", "medical_stage2.jsonl", "general.jsonl")
 
