@@ -52,8 +52,13 @@ class Funnel:
         return [step.to_json(name) for name, step in self._steps.items()]
 
     def imbalance(self) -> str | None:
-        """Where a document was lost or counted twice, or None."""
-        entering = self._read["documents"]
+        """Where a record was lost or counted twice, or None."""
+        entering, read = self._read["documents"], self._read
+        if read["units"] != entering + read["blank"] + self._quarantined.total():
+            return (
+                f"of {read['units']:,} records {entering:,} are documents, {read['blank']:,} blank, "
+                f"{self._quarantined.total():,} quarantined"
+            )
         for name, step in self._steps.items():
             came, went = (sum(amount[0] for amount in amounts.values()) for amounts in (step.entered, step.left))
             dropped = sum(amount[0] for amounts in step.dropped.values() for amount in amounts.values())

@@ -35,10 +35,6 @@ class Read:
     quarantined: dict[str, int] = field(default_factory=dict)
     damage: str | None = None
 
-    def balance(self) -> int:
-        """Zero, unless a record was lost or counted twice."""
-        return self.units - self.documents - self.blank - sum(self.quarantined.values())
-
 
 class Input:
     """The documents of a shard's part of an input file. Bad records go to `quarantine`.
