@@ -37,7 +37,7 @@ class ShardTasks:
     def __call__(self, data: Any, rank: int, world_size: int) -> None:
         os.chdir(self.directory)
         run = CorpusRun(load_recipe(Path(self.recipe)))
-        mine = [task for task in run.todo(self.phase) if task[1] % world_size == rank]
+        mine = run.todo(self.phase, rank, world_size)
         if mine:
             run.work.start()
         for task in mine:

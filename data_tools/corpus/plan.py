@@ -106,7 +106,12 @@ class CorpusPlan:
             "seed": recipe.seed,
         }
         self._chain = self._chain_digests()
-        self._inputs = [self._input_digest(shard) for shard in self.shards]
+        inputs = [self._input_digest(shard) for shard in self.shards]
+        self._inputs = inputs
+        self._global_keys = [
+            digest_of({**self._facts, "chain": chain, "inputs": inputs, "phase": phase})
+            for phase, chain in enumerate(self._chain)
+        ]
         stages = [stage.model_dump(mode="json") for stage in recipe.mixtures]
         judged = [recipe.max_bad_fraction, recipe.allow_truncated]
         self.digest = digest_of({"last": self.global_key(len(self.phases) - 1), "stages": stages, "judged": judged})
@@ -120,7 +125,7 @@ class CorpusPlan:
 
     def global_key(self, phase: int) -> str:
         """Of what is found over all shards after a phase."""
-        return digest_of({**self._facts, "chain": self._chain[phase], "inputs": self._inputs, "phase": phase})
+        return self._global_keys[phase]
 
     def files_of(self, directory: Path, phase: int, shard: int) -> ShardFiles:
         """The files of a piece of work."""

@@ -63,9 +63,11 @@ class CorpusRun:
         """The numbers of the phases; the last writes the stages."""
         return range(len(self.plan.phases) + 1)
 
-    def todo(self, phase: int) -> list[tuple[int, int]]:
-        """The tasks of a phase that are not committed yet."""
-        shards = range(len(self.plan.shards))
+    def todo(self, phase: int, part: int = 0, parts: int = 1) -> list[tuple[int, int]]:
+        """The tasks of a phase that are not committed yet; of `parts` shares of them the one numbered `part`. The files
+        of a task that is committed are read, to know that they are whole.
+        """
+        shards = range(part, len(self.plan.shards), parts)
         return [
             (phase, shard)
             for shard in shards
