@@ -44,11 +44,12 @@ class Chain:
     def __call__(self, documents: Documents) -> tuple[Documents, list[dict[str, Any]]]:
         """The documents that pass every step, and the decisions on the others."""
         decisions: list[dict[str, Any]] = []
+        sizes = Sizes(documents.batch, self._tokenizer)
         for step, mask in zip(self._steps, self._masks):
             if not len(documents):
                 break
             tally = self.tallies[step.name]
-            tally.enter(Sizes(documents.batch, self._tokenizer))
+            tally.enter(sizes)
             drops = _take(step(documents.batch), documents.batch, tally)
             sizes = Sizes(documents.batch, self._tokenizer)
             if any(drops):

@@ -103,7 +103,7 @@ class Census:
     def add(self, batch: Batch, characters: Array, tokens: Array) -> None:
         """Count N documents with so many characters and tokens (int64 [N] each)."""
         for number, stage in enumerate(self._stages):
-            for place, part in enumerate(parts_of(stage, batch)):
+            for place, part in enumerate(_parts(stage, batch)):
                 if part != _NO_PART:
                     key = number, part, bin_of(self._seed, stage.name, batch.ids[place])
                     count = self._counts.setdefault(key, [0, 0, 0])
@@ -148,7 +148,7 @@ def plan_stages(stages: Sequence[Stage], rows: Iterable[Array]) -> list[list[Par
 def copies(stage: Stage, plans: Sequence[PartPlan], batch: Batch, seed: int) -> list[int]:
     """How often each of the N documents enters the stage."""
     taken = []
-    for place, part in enumerate(parts_of(stage, batch)):
+    for place, part in enumerate(_parts(stage, batch)):
         if part == _NO_PART:
             taken.append(0)
             continue
@@ -163,7 +163,7 @@ def bin_of(seed: int, stage: str, name: str) -> int:
     return xxhash.xxh3_64_intdigest(f"{stage}\0{name}".encode(), seed) >> 48
 
 
-def parts_of(stage: Stage, batch: Batch) -> list[int]:
+def _parts(stage: Stage, batch: Batch) -> list[int]:
     """The number of the part of each of the N documents, -1 where it is in none."""
     return [stage.part_of(*facts) for facts in zip(batch.sources, batch.langs, batch.metas)]
 

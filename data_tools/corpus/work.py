@@ -11,7 +11,7 @@ import numpy as np
 from data_tools.commits import commit, counts_of
 from data_tools.corpus.batch import Drop, Step
 from data_tools.corpus.chain import Chain, Documents, decide
-from data_tools.corpus.mix import Census, PartPlan, copies, parts_of
+from data_tools.corpus.mix import Census, PartPlan, copies
 from data_tools.corpus.outputs import DecisionOutput, PhaseOutput, StageOutput
 from data_tools.corpus.plan import CorpusPlan, ShardFiles
 from data_tools.corpus.reading import Input, stored_documents
@@ -136,13 +136,11 @@ class CorpusWork:
                 sizes = Sizes(documents.batch, self._tokenizer)
                 tally.enter(sizes)
                 taken = np.zeros(len(documents), np.int64)
-                parts = np.full(len(documents), False)
                 for stage, plan, output in zip(recipe.mixtures, plans, outputs):
                     times = copies(stage, plan, documents.batch, recipe.seed)
                     output.write(documents, times)
                     taken += times
-                    parts |= np.array(parts_of(stage, documents.batch)) >= 0
-                drops = [None if times else Drop(NOT_DRAWN if part else NO_PART) for times, part in zip(taken, parts)]
+                drops = [None if times else self._undrawn(documents, place) for place, times in enumerate(taken)]
                 found = decide(documents, drops, sizes, MIX, self._mask(last + 1))
                 for decision in found:
                     tally.drop(decision)
@@ -152,6 +150,12 @@ class CorpusWork:
         written = {stage.name: output.facts() for stage, output in zip(recipe.mixtures, outputs)}
         counts = {"steps": {MIX: tally.to_json()}, "stages": written}
         commit(files.marker, counts, [*decisions.files, *(path for output in outputs for path in output.files)])
+
+    def _undrawn(self, documents: Documents, place: int) -> Drop:
+        """Why a document enters no stage."""
+        batch = documents.batch
+        facts = batch.sources[place], batch.langs[place], batch.metas[place]
+        return Drop(NOT_DRAWN if any(s.part_of(*facts) >= 0 for s in self.plan.recipe.mixtures) else NO_PART)
 
     def _stored(self, phase: int, number: int) -> Iterator[Documents]:
         source = self.plan.recipe.sources[self.plan.shards[number].source].name
