@@ -8,7 +8,6 @@ question's n-grams close together, datatrove for one. Run on a machine at rest:
     python -m benchmarks.corpus.decontamination [--data DIR] [--questions 10000] [--rounds 3]
 """
 
-import csv
 import gzip
 import json
 import os
@@ -24,7 +23,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from benchmarks.corpus.texts import DATATROVE_LANGUAGES, SHARED
+from benchmarks.corpus.texts import DATATROVE_LANGUAGES, SHARED, sample_texts
 from data_tools.corpus.batch import Batch
 from data_tools.corpus.decontaminate import Decontaminate, DecontaminateConfig
 from data_tools.corpus.step_config import Resources
@@ -52,7 +51,7 @@ def main(
             f"{'ours find':>11}{'datatrove finds':>17}"
         )
         for lang in ("zh", "en"):
-            texts = _texts(data, lang)
+            texts = sample_texts(lang, 1 << 30, data)
             sample = texts[:_PEER_DOCUMENTS]
             peer = _peer(place / lang, cut[lang], lang)
             peer(sample[:2])  # its words are loaded
@@ -113,26 +112,9 @@ def _peer(place: Path, questions: list[str], lang: str) -> Callable[[list[str]],
     return judge
 
 
-def _texts(data: Path, lang: str) -> list[str]:
-    """Documents, their question in the first line: dialogues (zh), NIH pages (en); in random order."""
-    if not data.is_dir():
-        from data_tools.clinic import documents, make_world
-
-        told = islice(documents(make_world(), stage=1), 20_000)
-        texts = [record["text"] for record in told if record["lang"] == lang]
-    elif lang == "zh":
-        with (data / "chinese_medical_dialogue_sample.csv").open(encoding="gb18030", newline="") as rows:
-            texts = [f"{row['ask']}\n{row['answer']}" for row in csv.DictReader(rows)]
-    else:
-        with gzip.open(data / "medquad_sample.jsonl.gz") as lines:
-            texts = [f"{record['question']}\n{record['answer']}" for record in map(json.loads, lines)]
-    random.Random(0).shuffle(texts)
-    return texts
-
-
 def _questions(data: Path, lang: str) -> Iterator[str]:
     """The beginning of every twentieth document that is looked through, then passages of books and of ChatDoctor."""
-    texts = _texts(data, lang)
+    texts = sample_texts(lang, 1 << 30, data)
     for text in texts[::20]:
         yield from islice(_passages(text, lang), 1)
     if data.is_dir() and lang == "zh":

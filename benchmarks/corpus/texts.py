@@ -5,7 +5,6 @@ import gzip
 import random
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import orjson
 
@@ -13,11 +12,11 @@ SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 DATATROVE_LANGUAGES = {"zh": "zho_Hani", "en": "eng"}  # `zho` and `zh` would not segment Chinese at all
 
 
-def sample_texts(lang: str, limit: int) -> list[str]:
-    """Dialogues (zh) or questions with answers (en) of the sample data in random order; without it, documents of the
-    synthetic clinic.
+def sample_texts(lang: str, limit: int, data: Path = SHARED) -> list[str]:
+    """Dialogues (zh) or NIH pages (en), their question in the first line, of the sample data in random order; without
+    it, documents of the synthetic clinic.
     """
-    if not SHARED.is_dir():
+    if not data.is_dir():
         from data_tools.clinic import documents, make_world
 
         # The clinic tells its facts without end.
@@ -25,19 +24,10 @@ def sample_texts(lang: str, limit: int) -> list[str]:
             record["text"] for record in islice(documents(make_world(), stage=1), 20_000) if record["lang"] == lang
         ]
     elif lang == "zh":
-        with (SHARED / "chinese_medical_dialogue_sample.csv").open(encoding="gb18030", newline="") as rows:
+        with (data / "chinese_medical_dialogue_sample.csv").open(encoding="gb18030", newline="") as rows:
             texts = [f"{row['ask']}\n{row['answer']}" for row in csv.DictReader(rows)]
     else:
-        with gzip.open(SHARED / "medquad_sample.jsonl.gz") as lines:
+        with gzip.open(data / "medquad_sample.jsonl.gz") as lines:
             texts = [f"{record['question']}\n{record['answer']}" for record in map(orjson.loads, lines)]
     random.Random(0).shuffle(texts)
     return texts[:limit]
-
-
-def sample_questions(lang: str, limit: int) -> list[dict[str, Any]]:
-    """Questions in the project's format, out of text that `sample_texts` may hold too."""
-    texts = sample_texts(lang, 1 << 30)[-limit:]
-    return [
-        {"id": f"{lang}-{place}", "question": text, "options": {}, "answer": [], "source": "sample", "split": "test"}
-        for place, text in enumerate(texts)
-    ]

@@ -28,11 +28,6 @@ def is_resident_id(value: str) -> bool:
     )
 
 
-def is_old_resident_id(value: str) -> bool:
-    """15 digits (until 1999): province and a date of birth in the 1900s; without a check digit, so ask for context."""
-    return len(value) == 15 and value[:2] in PROVINCES and _is_date("19" + value[6:12])
-
-
 def passes_luhn(digits: str) -> bool:
     """ISO/IEC 7812 check digit."""
     total = 0
