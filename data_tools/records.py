@@ -154,9 +154,7 @@ class Document:
         text = record_text(value, text_keys)
         _refuse_surrogates(text)
         assert isinstance(value, dict)
-        meta = value.get("meta") or {}
-        if not isinstance(meta, dict):
-            raise RecordError("bad-field", f"'meta' must be an object, it is {_kind(meta)}")
+        meta = _mapping(value, "meta")
         own = {*DOCUMENT_FIELDS, *text_keys, id_key}
         return cls(
             id=record_id(value, id_key) or stable_id(source_file, offset),
@@ -173,13 +171,14 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """A conversation. `scores` maps a scorer's name to what it found."""
+    """A conversation. `scores` maps a scorer's name to what it found; `meta` holds what else is known of it."""
 
     id: str
     messages: Messages
     lang: str = ""
     source: str = ""
     scores: dict[str, Any] = field(default_factory=dict)
+    meta: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, value: object, *, source_file: str, offset: int) -> "Dialogue":
@@ -190,15 +189,14 @@ class Dialogue:
         """
         messages = dialogue_messages(value)
         assert isinstance(value, dict)
-        scores = value.get("scores") or {}
-        if not isinstance(scores, dict):
-            raise RecordError("bad-field", f"'scores' must be an object, it is {_kind(scores)}")
+        scores, meta = (_mapping(value, key) for key in ("scores", "meta"))
         return cls(
             id=record_id(value) or stable_id(source_file, offset),
             messages=messages,
             lang=_string(value, "lang"),
             source=_string(value, "source"),
             scores=scores,
+            meta=meta,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -209,6 +207,7 @@ class Dialogue:
             "lang": self.lang,
             "source": self.source,
             "scores": self.scores,
+            "meta": self.meta,
         }
 
 
@@ -350,6 +349,13 @@ def _string(value: Mapping[str, Any], key: str) -> str:
     if not isinstance(found, str):
         raise RecordError("bad-field", f"{key!r} must be a string, it is {_kind(found)}")
     _refuse_surrogates(found)
+    return found
+
+
+def _mapping(value: Mapping[str, Any], key: str) -> dict[str, Any]:
+    found = value.get(key) or {}
+    if not isinstance(found, dict):
+        raise RecordError("bad-field", f"{key!r} must be an object, it is {_kind(found)}")
     return found
 
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from data_tools.records import Messages
 from data_tools.tokenizers import LONG_DOCUMENT, Tokenizer
 
 LANGUAGES = ("zh", "en", "other")
@@ -20,6 +21,9 @@ LANGUAGES = ("zh", "en", "other")
 class Batch:
     """N documents. `langs` holds "" until the language step has run; `metas` what former steps noted, which is
     published with the document.
+
+    Of dialogues, `messages` holds the N dialogues' messages and `texts` their `dialogue_text`s; of documents it is
+    empty.
     """
 
     ids: list[str]
@@ -27,6 +31,7 @@ class Batch:
     langs: list[str]
     sources: list[str]
     metas: list[dict[str, Any]]
+    messages: list[Messages] = field(default_factory=list)
     _token_ids: list[npt.NDArray[np.int32] | None] = field(default_factory=list)
     _token_counts: list[int | None] = field(default_factory=list)
 
@@ -67,6 +72,13 @@ class Batch:
                     if column:
                         column[place] = None
 
+    def replace_messages(self, messages: Sequence[Messages | None]) -> None:
+        """Take new messages, and their texts; None leaves a dialogue as it is."""
+        for place, new in enumerate(messages):
+            if new is not None:
+                self.messages[place] = new
+        self.replace_texts([None if new is None else dialogue_text(new) for new in messages])
+
     def select(self, places: Sequence[int]) -> "Batch":
         """The documents at `places`, in that order."""
         return Batch(
@@ -75,9 +87,15 @@ class Batch:
             [self.langs[place] for place in places],
             [self.sources[place] for place in places],
             [self.metas[place] for place in places],
+            [self.messages[place] for place in places] if self.messages else [],
             [self._token_ids[place] for place in places] if self._token_ids else [],
             [self._token_counts[place] for place in places] if self._token_counts else [],
         )
+
+
+def dialogue_text(messages: Messages) -> str:
+    """The text of a dialogue as the steps see it: what was said, a line end between two messages."""
+    return "\n".join(message["content"] for message in messages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +126,8 @@ class Outcome:
     """What a step found for each of the N documents; an empty list says "nothing for any of them".
 
     drops: N entries, None where a document stays.
-    texts: N entries, the new text, or None where it is unchanged.
+    texts: N entries, the new text, or None where it is unchanged; never of dialogues.
+    messages: of dialogues, N entries, the new messages, or None where they are unchanged.
     langs: N languages, of the language step only.
     notes: N mappings (or None) that are merged into the documents' `metas`.
     counts: what was done, by name, over the whole batch ("masked e-mail": 12).
@@ -117,6 +136,7 @@ class Outcome:
 
     drops: list[Drop | None] = field(default_factory=list)
     texts: list[str | None] = field(default_factory=list)
+    messages: list[Messages | None] = field(default_factory=list)
     langs: list[str] = field(default_factory=list)
     notes: list[Mapping[str, Any] | None] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)

@@ -4,16 +4,18 @@ Signatures are made beside the other steps, one row a document (`DeduplicateConf
 works on their files alone, and its verdicts are applied to each shard.
 """
 
-from collections.abc import Callable
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from data_tools.corpus.batch import Batch, Step
+from data_tools.corpus.batch import Batch, Drop
 from data_tools.corpus.signatures import SKETCH_BINS, row_dtype
-from data_tools.corpus.step_config import Resources, StepConfig
+from data_tools.corpus.step_config import GlobalStepConfig, Progress, Resources, Signer
 
 # One row for each member of a cluster of two or more, sorted by position in its shard; `cluster` is the ordinal (over
 # all shards) of the member that is kept, `exact` says that the folded text is that member's, and `similarity` is the
@@ -21,6 +23,9 @@ from data_tools.corpus.step_config import Resources, StepConfig
 VERDICT = np.dtype(
     [("position", "<u4"), ("cluster", "<u8"), ("drop", "?"), ("exact", "?"), ("similarity", "<f4")]
 )  # fmt: skip
+
+
+EXACT, NEAR = "exact-duplicate", "near-duplicate"
 
 
 class ShingleLengths(BaseModel):
@@ -34,7 +39,7 @@ class ShingleLengths(BaseModel):
     """Words. datatrove and FineWeb: 5-grams."""
 
 
-class DeduplicateConfig(StepConfig):
+class DeduplicateConfig(GlobalStepConfig):
     """Which documents count as the same, and which of them stays."""
 
     step: Literal["deduplicate"] = "deduplicate"
@@ -64,13 +69,8 @@ class DeduplicateConfig(StepConfig):
     memory: Annotated[int, Field(ge=1 << 20)] = 1 << 30
     """Bytes that the search over all shards may hold, beside 8 mapped bytes a document; decides time, no outcome."""
 
-    def build(self, resources: Resources) -> Step:
-        raise TypeError("deduplicate looks at all documents at once: it has a signer and find_duplicates, no step")
-
-    def signer(self, resources: Resources) -> Callable[[Batch], npt.NDArray[np.void]]:
-        """A function that gives one row (`row_dtype`) for each document of a batch, in its order. The row depends on
-        the text and language of the document alone. It keeps buffers: one thread at a time.
-        """
+    def signer(self, resources: Resources) -> Signer:
+        """Rows of `row_dtype`, of the text and language of a document alone. It keeps buffers."""
         from data_tools import _text
         from data_tools.corpus.folding import folding, units
 
@@ -91,6 +91,31 @@ class DeduplicateConfig(StepConfig):
             return kernel.sign(batch.texts, units(batch.langs)).view(dtype)[:, 0]
 
         return sign
+
+    def settle(
+        self, parts: Sequence[Path], work: Path, outputs: Sequence[Path], on_progress: Progress
+    ) -> Mapping[str, int]:
+        """As `GlobalStepConfig.settle`: verdicts of dtype `VERDICT`, counts as `DuplicateCounts`."""
+        from data_tools.corpus.near_duplicates import find_duplicates
+
+        return asdict(find_duplicates(self, parts, work, outputs, on_progress))
+
+    def drop(self, verdict: np.void) -> Drop | None:
+        """Exact or near, with the cluster and the similarity to the member that stays."""
+        if not verdict["drop"]:
+            return None
+        detail = {"cluster": int(verdict["cluster"]), "similarity": round(float(verdict["similarity"]), 4)}
+        return Drop(EXACT if verdict["exact"] else NEAR, detail)
+
+    def member(self, verdict: np.void, name: str) -> Mapping[str, Any]:
+        """The document's place in its cluster."""
+        return {
+            "cluster": int(verdict["cluster"]),
+            "id": name,
+            "kept": not verdict["drop"],
+            "exact": bool(verdict["exact"]),
+            "similarity": round(float(verdict["similarity"]), 4),
+        }
 
     def _seed(self, resources: Resources) -> int:
         return resources.seed if self.seed is None else self.seed

@@ -18,7 +18,14 @@ from data_tools.records import (
 PLACE = {"source_file": "a/b.jsonl", "offset": 17}
 ASK = {"role": "user", "content": "Fever?"}
 ANSWER = {"role": "assistant", "content": "Rest."}
-DIALOGUE = {"id": "d", "messages": [ASK, ANSWER], "lang": "en", "source": "books", "scores": {"quality": 4.5}}
+DIALOGUE = {
+    "id": "d",
+    "messages": [ASK, ANSWER],
+    "lang": "en",
+    "source": "books",
+    "scores": {"quality": 4.5},
+    "meta": {"department": "ENT"},
+}
 PAIR = {"prompt": [ASK], "chosen": [ANSWER], "rejected": [{"role": "assistant", "content": "No."}]}
 QUESTION = {"id": 7, "question": "Which?", "options": {"A": "one", "B": "two"}, "answer": ["B"]}
 
@@ -105,7 +112,7 @@ def test_bad_questions_are_refused_with_their_reason(change: dict[str, object], 
 
 def test_dialogue_round_trip() -> None:
     dialogue = Dialogue.from_json(DIALOGUE, **PLACE)
-    assert dialogue == Dialogue("d", (ASK, ANSWER), "en", "books", {"quality": 4.5})
+    assert dialogue == Dialogue("d", (ASK, ANSWER), "en", "books", {"quality": 4.5}, {"department": "ENT"})
     assert dialogue.to_json() == DIALOGUE
     assert Dialogue.from_json({"messages": [ASK, {**ANSWER, "name": "x"}]}, **PLACE) == Dialogue(
         stable_id("a/b.jsonl", 17), (ASK, ANSWER)
