@@ -1,18 +1,28 @@
 """Causal language models on this machine, for scores that need logits: through transformers, torch imported inside
 functions only. Needs the extra `[scorers]`.
 
-No code of a model's repository is run. N: rows; T: tokens of a row; V: vocabulary; H: hidden size.
+No code of a model's repository is run, and nothing is downloaded. N: rows; R: rows of a forward pass; T: tokens of a
+row; V: vocabulary; H: hidden size; K: tokens asked for.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from data_tools.inputs import InputError
+from data_tools.local_model import _libraries
+
+_SHORTEST = 32  # rows are padded to a multiple of it, longer ones to a multiple of a quarter of a power of two
+_LOGITS_BYTES = 1 << 30  # of a forward pass that needs the logits of all its tokens
+_CPU_TOKENS = 1024  # of a forward pass: more do not make a CPU faster
 
 
 class CausalSettings(BaseModel):
@@ -28,7 +38,7 @@ class CausalSettings(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of weights and products. auto: bfloat16 on a GPU, float32 on a CPU."""
     max_length: int = Field(2048, ge=8)
-    """Tokens of a row that are looked at."""
+    """Tokens of a row that are looked at; no more than the model has positions for."""
     batch_tokens: int = Field(16384, ge=1)
     """Tokens of a forward pass, padding included; decides time and memory."""
 
@@ -39,18 +49,179 @@ class CausalSettings(BaseModel):
 
 @dataclass(frozen=True)
 class CausalModel:
-    """A loaded model: `model` is transformers', in eval mode, `coder` its tokenizer."""
+    """A loaded model: `model` is transformers', in eval mode, `coder` its tokenizer, `device` torch's name of where it
+    is ("cpu", "cuda:1").
+    """
 
     settings: CausalSettings
     model: Any
     coder: Any
     device: str
 
+    @property
+    def max_length(self) -> int:
+        """Tokens that a row may have: of the settings, or the positions of the model where they are fewer."""
+        positions = getattr(self.model.config, "max_position_embeddings", None)
+        return min(self.settings.max_length, positions or self.settings.max_length)
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        """The ids of a text by the model's tokenizer; of any length."""
+        ids: list[int] = self.coder(text, add_special_tokens=add_special_tokens, verbose=False)["input_ids"]
+        return ids
+
+    def next_token_logits(self, rows: Sequence[Sequence[int]], token_ids: Sequence[int]) -> npt.NDArray[np.float64]:
+        """The logits [N, K] of `token_ids` at the position after each row.
+
+        Rows of like length share a forward pass, padded at their right, where a causal model does not look, and passes
+        of one length are filled up to one number of rows. So a row's logits do not follow its neighbours, and in
+        float32 they are those of the row alone within 1e-5 of their size. Of each row one position's logits are ever
+        computed: [R, V].
+
+        Raises:
+            ValueError: a row that is empty, or longer than `max_length`.
+        """
+        torch, _ = _libraries()
+        wanted_K = torch.as_tensor(list(token_ids), device=self.device)
+        logits_NK = np.zeros((len(rows), len(token_ids)))
+        head = self.model.get_output_embeddings()
+        with torch.inference_mode():
+            for places, ids_RT, lengths_R in self._passes(rows, self.settings.batch_tokens):
+                with _only_last(head, lengths_R):
+                    last_RV = self.model(input_ids=ids_RT, use_cache=False).logits[:, 0]
+                logits_NK[places] = last_RV[: len(places), wanted_K].double().cpu().numpy()
+        return logits_NK
+
+    def token_logps(self, rows: Sequence[Sequence[int]]) -> list[npt.NDArray[np.float64]]:
+        """ln p(row[t + 1] | row[: t + 1]) for each row, [T - 1]; passes and raises as `next_token_logits`.
+
+        The logits of a pass take at most 1 GiB in float32, or those of one row.
+        """
+        torch, _ = _libraries()
+        at_most = _LOGITS_BYTES // (4 * self.model.config.get_text_config().vocab_size)
+        logps: list[npt.NDArray[np.float64]] = [np.zeros(0)] * len(rows)
+        with torch.inference_mode():
+            for places, ids_RT, lengths_R in self._passes(rows, at_most):
+                logits_RTV = self.model(input_ids=ids_RT, use_cache=False).logits
+                for place, logits_TV, ids_T, length in zip(places, logits_RTV, ids_RT, lengths_R):
+                    logps_TV = logits_TV[: length - 1].float().log_softmax(-1)
+                    logps[place] = logps_TV.gather(-1, ids_T[1:length, None])[:, 0].double().cpu().numpy()
+        return logps
+
+    def _passes(
+        self, rows: Sequence[Sequence[int]], at_most: int
+    ) -> Iterator[tuple[list[int], Any, npt.NDArray[np.int64]]]:
+        """Passes of `at_most` tokens, or of one row: which rows, their ids int64 [R, T], and their lengths int64 [R]
+        with 1 for the empty rows that fill a pass up.
+        """
+        torch, _ = _libraries()
+        groups: dict[int, list[int]] = {}
+        for place, row in enumerate(rows):
+            if not 0 < len(row) <= self.max_length:
+                raise ValueError(f"row {place} has {len(row)} tokens: it must have 1 to {self.max_length}")
+            groups.setdefault(min(_padded(len(row)), self.max_length), []).append(place)
+        at_most = min(at_most, self.settings.batch_tokens, _CPU_TOKENS if self.device == "cpu" else at_most)
+        for length, places in sorted(groups.items()):
+            size = max(1, at_most // length)
+            for start in range(0, len(places), size):
+                taken = places[start : start + size]
+                ids_RT = np.zeros((size, length), np.int64)
+                lengths_R = np.ones(size, np.int64)
+                for number, place in enumerate(taken):
+                    ids_RT[number, : len(rows[place])] = rows[place]
+                    lengths_R[number] = len(rows[place])
+                yield taken, torch.from_numpy(ids_RT).to(self.device), lengths_R
+
 
 def load_causal_model(settings: CausalSettings, key: str = "model") -> CausalModel:
     """The model that `settings` name; `key` is what error messages call them.
 
     Raises:
-        InputError: torch or transformers is not installed, no such model, a GPU is asked for and not there.
+        InputError: torch or transformers is not installed, no such model, one without a tokenizer or without a head
+            that foretells the next token, a GPU is asked for and not there.
     """
-    raise NotImplementedError
+    torch, transformers = _libraries()
+    place = settings.model
+    if not place.is_dir():
+        raise InputError(
+            f"{key}.model is {place}, and there is no such directory: name one with a model of transformers"
+        )
+    device = _device(settings, key)
+    half = settings.dtype == "bfloat16" or (settings.dtype == "auto" and device != "cpu")
+    local = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        coder = transformers.AutoTokenizer.from_pretrained(place, **local)
+    except Exception as error:
+        raise InputError(
+            f"{key}.model is {place}, whose tokenizer cannot be loaded ({_first_line(error)}): save the model's "
+            "tokenizer beside it"
+        ) from error
+    try:
+        model, found = transformers.AutoModelForCausalLM.from_pretrained(
+            place, dtype=torch.bfloat16 if half else torch.float32, output_loading_info=True, **local
+        )
+    except Exception as error:
+        raise InputError(
+            f"{key}.model is {place}, which cannot be loaded ({_first_line(error)}): name a directory with a causal "
+            "language model of transformers"
+        ) from error
+    if missing := sorted(found["missing_keys"]):
+        raise InputError(
+            f"{key}.model is {place}, which lacks {', '.join(missing[:3])}: it was saved without the head that "
+            "foretells the next token, or is no causal language model"
+        )
+    if device == "cpu" and os.environ.get("RAYON_NUM_THREADS") == "1":  # a worker of several: see data_tools.pool
+        torch.set_num_threads(1)
+    loaded = CausalModel(settings, model.eval().to(device), coder, device)
+    if not _is_causal(loaded):
+        raise InputError(f"{key}.model is {place}, whose tokens look at later ones: it is no causal language model")
+    return loaded
+
+
+def _device(settings: CausalSettings, key: str) -> str:
+    """torch's name of the device of this process: worker processes take the GPUs in turn."""
+    torch, _ = _libraries()
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if settings.device == "cuda" and not count:
+        raise InputError(f"{key}.device is cuda, and torch finds no GPU: set it to auto or cpu")
+    if settings.device == "cpu" or not count:
+        return "cpu"
+    identity = multiprocessing.current_process()._identity  # (): the first process; (3,): the third that it spawned
+    return f"cuda:{(identity[0] - 1) % count if identity else 0}"
+
+
+def _is_causal(loaded: CausalModel) -> bool:
+    """Whether the logits after token 0 stay when token 1 changes: those of an encoder with a language model's head (a
+    BERT can be loaded as one) do not.
+    """
+    torch, _ = _libraries()
+    ids_RT = torch.tensor([[3, 4], [3, 5]], device=loaded.device)
+    with torch.inference_mode():
+        logits_RV = loaded.model(input_ids=ids_RT, use_cache=False).logits[:, 0].float()
+    return bool(torch.allclose(logits_RV[0], logits_RV[1], rtol=1e-3, atol=1e-3, equal_nan=True))
+
+
+@contextmanager
+def _only_last(head: Any, lengths_R: npt.NDArray[np.int64]) -> Iterator[None]:
+    """Within it the head of a model gets the last hidden state of each row alone, [R, 1, H]. What a model does to
+    logits after its head (scales, caps) it does to these.
+    """
+
+    def last(module: Any, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        hidden_RTH, *others = given
+        return hidden_RTH[range(len(lengths_R)), lengths_R - 1][:, None], *others
+
+    hook = head.register_forward_pre_hook(last)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _padded(length: int) -> int:
+    """One of few lengths, at most a quarter more: 32, 64, 96, 128, 160, 192, 224, 256, 320, …"""
+    step = max(_SHORTEST, 1 << max(0, (length - 1).bit_length() - 3))
+    return -(-length // step) * step
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

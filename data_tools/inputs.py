@@ -2,10 +2,10 @@
 
 import glob
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from data_tools.files import file_format
+from data_tools.files import COMPRESSIONS, FORMATS
 
 
 class InputError(ValueError):
@@ -16,11 +16,12 @@ class RunError(RuntimeError):
     """A run cannot be finished as asked: too many bad records, a damaged file. What was done so far is kept."""
 
 
-def resolve_inputs(inputs: Sequence[str]) -> list[Path]:
+def resolve_inputs(inputs: Sequence[str], suffixes: Collection[str] = tuple(FORMATS)) -> list[Path]:
     """The files that `inputs` name, in this order: the arguments as given; within a directory (searched to
     any depth) or a glob pattern, by path in byte order.
 
-    Files with other suffixes are passed over in a directory, and refused when they are named.
+    Files with other suffixes are passed over in a directory, and refused when they are named. .gz and .zst may follow a
+    suffix.
 
     Raises:
         InputError: nothing there, a suffix that is not read, or a file that is named twice.
@@ -29,9 +30,9 @@ def resolve_inputs(inputs: Sequence[str]) -> list[Path]:
     for given in inputs:
         path = Path(given)
         if path.is_dir():
-            inside = _sorted(p for p in path.rglob("*") if p.is_file() and _is_known(p))
+            inside = _sorted(p for p in path.rglob("*") if p.is_file() and _suffix(p) in suffixes)
             if not inside:
-                raise InputError(f"the directory {given} holds no .jsonl, .json, .csv or .parquet file")
+                raise InputError(f"the directory {given} holds no file that ends in {' or '.join(suffixes)}")
             found += inside
         elif path.is_file():
             found.append(path)
@@ -47,10 +48,8 @@ def resolve_inputs(inputs: Sequence[str]) -> list[Path]:
             raise InputError(f"there is no input {given}")
     seen: set[Path] = set()
     for path in found:
-        try:
-            file_format(path)
-        except ValueError as error:
-            raise InputError(str(error)) from error
+        if _suffix(path) not in suffixes:
+            raise InputError(f"{path} has no suffix that is known here: {', '.join(suffixes)}; .gz or .zst may follow")
         real = path.resolve()
         if real in seen:
             raise InputError(f"{path} is named twice: to weigh it more, give it a weight in the blend")
@@ -58,12 +57,10 @@ def resolve_inputs(inputs: Sequence[str]) -> list[Path]:
     return found
 
 
-def _is_known(path: Path) -> bool:
-    try:
-        file_format(path)
-    except ValueError:
-        return False
-    return True
+def _suffix(path: Path) -> str:
+    """Of the name, without that of a compression; a compressed .parquet is not read."""
+    inner = Path(path.stem).suffix if path.suffix in COMPRESSIONS else path.suffix
+    return path.suffix if inner == ".parquet" else inner
 
 
 def _sorted(paths: Iterable[Path]) -> list[Path]:

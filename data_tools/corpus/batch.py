@@ -6,7 +6,7 @@ N: documents of the batch, in input order.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -91,6 +91,22 @@ class Batch:
             [self._token_ids[place] for place in places] if self._token_ids else [],
             [self._token_counts[place] for place in places] if self._token_counts else [],
         )
+
+
+class Row(NamedTuple):
+    """One document, or one dialogue, before it is in a batch."""
+
+    id: str
+    text: str
+    lang: str
+    meta: dict[str, Any]
+    messages: Messages = ()
+
+
+def normal_language(given: str) -> str:
+    """The language that a record says it has, in our terms: zh for zh-CN, other for de."""
+    language = given.lower().replace("_", "-").split("-")[0]
+    return language if language in LANGUAGES or not language else "other"
 
 
 def dialogue_text(messages: Messages) -> str:

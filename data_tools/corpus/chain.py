@@ -97,6 +97,8 @@ def _take(outcome: Outcome, batch: Batch, tally: StepTally) -> Sequence[Drop | N
         batch.langs = outcome.langs
     if outcome.texts:
         batch.replace_texts(outcome.texts)
+    if outcome.messages:
+        batch.replace_messages(outcome.messages)
     if outcome.notes:
         batch.metas = [{**meta, **note} if note else meta for meta, note in zip(batch.metas, outcome.notes)]
     tally.counts.update(outcome.counts)

@@ -130,15 +130,7 @@ class StageOutput(_Files):
         for place, count in enumerate(times):
             for copy in range(count):
                 name = batch.ids[place]
-                self._documents.write(
-                    {
-                        "id": name if copy == 0 else f"{name}#{copy + 1}",
-                        "text": batch.texts[place],
-                        "lang": batch.langs[place],
-                        "source": batch.sources[place],
-                        "meta": batch.metas[place],
-                    }
-                )
+                self._documents.write(published_record(batch, place, name if copy == 0 else f"{name}#{copy + 1}"))
         hashes = np.repeat(np.fromiter(map(id_hash, batch.ids), np.uint64, len(batch)), times)
         _write(self._ids, hashes, self.files[1])
         self.documents += int(np.sum(times))
@@ -147,6 +139,16 @@ class StageOutput(_Files):
         """Of the file of documents, once it is there."""
         path = self.files[0]
         return {"documents": self.documents, "bytes": path.stat().st_size, "sha256": sha256_file(path)}
+
+
+def published_record(batch: Batch, place: int, name: str) -> dict[str, Any]:
+    """A document or dialogue as it is published, with the id `name`."""
+    facts = {"lang": batch.langs[place], "source": batch.sources[place]}
+    if not batch.messages:
+        return {"id": name, "text": batch.texts[place], **facts, "meta": batch.metas[place]}
+    meta = {key: value for key, value in batch.metas[place].items() if key != "scores"}
+    scores = batch.metas[place].get("scores", {})
+    return {"id": name, "messages": batch.messages[place], **facts, "scores": scores, "meta": meta}
 
 
 def _write(file: BinaryIO, rows: npt.NDArray[Any], path: Path) -> None:

@@ -2,7 +2,7 @@
 
 The page needs no network and no script, and reads in light and dark, on a desk and on a phone. `funnel` is the
 content of `funnel.json`: "read", "steps", "stages", "outputs", "recipe", "packages" and, where they apply,
-"clusters" and "plants" (`plants.score_plants`).
+"noun", "mixes", "clusters" and "plants" (`plants.score_plants`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,9 +33,9 @@ def funnel_page(funnel: Funnel) -> str:
         raise ValueError(f"this is {found[0]} version {found[1]}, and the page shows {FORMAT} version {VERSION}")
     sections = [
         ("funnel", "Funnel", _funnel(funnel)),
-        *((f"step-{s['name']}", s["name"].capitalize(), step_section(s)) for s in funnel["steps"]),
-        ("clusters", "Duplicates", _clusters(funnel.get("clusters"))),
-        ("mixture", "Mixture", _mixture(funnel["stages"])),
+        *((f"step-{s['name']}", s["name"].capitalize(), step_section(s, noun(funnel))) for s in funnel["steps"]),
+        ("clusters", "Duplicates", _clusters(funnel)),
+        ("mixture", "Mixture", _mixture(funnel)),
         ("plants", "Planted", _plants(funnel.get("plants") or ())),
         ("files", "Files", _files(funnel)),
         ("recipe", "Recipe", _recipe(funnel)),
@@ -48,11 +48,21 @@ def funnel_page(funnel: Funnel) -> str:
         tag("meta", charset="utf-8"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
-        tag("title", f"{funnel['name']} · corpus funnel"),
+        tag("title", f"{funnel['name']} · funnel of {noun(funnel)}"),
         Markup(f"<style>\n{_STYLE.read_text(encoding='utf-8')}</style>"),
     )
     page = tag("html", head, tag("body", _headline(funnel), tag("nav", *links), tag("main", *body)), lang="en")
     return f"<!doctype html>\n{page}\n"
+
+
+def noun(funnel: Funnel) -> str:
+    """What went through the steps, in the plural."""
+    return str(funnel.get("noun", "documents"))
+
+
+def mixed(funnel: Funnel) -> Sequence[Mapping[str, Any]]:
+    """The stages that are mixtures; none where there is but one, of all that was left."""
+    return funnel["stages"] if funnel.get("mixes", True) else ()
 
 
 def totals(funnel: Funnel) -> list[tuple[str, Mapping[str, int]]]:
@@ -68,21 +78,21 @@ def _headline(funnel: Funnel) -> Markup:
     written = sum(stage["tokens"] for stage in funnel["stages"])
     tiles = [
         ("read", count(read["documents"]), f"{short(read['tokens'])} tokens, {short(read['characters'])} characters"),
-        ("kept", count(kept["documents"]), f"{percent(kept['documents'], read['documents'])} of the documents"),
+        ("kept", count(kept["documents"]), f"{percent(kept['documents'], read['documents'])} of the {noun(funnel)}"),
         ("tokens kept", short(kept["tokens"]), f"{percent(kept['tokens'], read['tokens'])} of the tokens"),
     ]
-    if funnel["stages"]:
-        tiles.append(("mixed", short(written), f"tokens in {_stages(len(funnel['stages']))}, repetitions included"))
+    if stages := mixed(funnel):
+        tiles.append(("mixed", short(written), f"tokens in {_stages(len(stages))}, repetitions included"))
     if quarantined:
         tiles.append(("quarantined", count(quarantined), "records that could not be read, each with its reason"))
     steps = len(everything) - 1
     return tag(
         "header",
-        tag("p", "Corpus funnel", class_="kicker"),
+        tag("p", f"Funnel of {noun(funnel)}", class_="kicker"),
         tag("h1", funnel["name"]),
         tag(
             "p",
-            f"{count(read['documents'])} documents went through {steps} step{'s' * (steps != 1)}; "
+            f"{count(read['documents'])} {noun(funnel)} went through {steps} step{'s' * (steps != 1)}; "
             f"{count(kept['documents'])} came out.",
             class_="lead",
         ),
@@ -104,10 +114,10 @@ def _funnel(funnel: Funnel) -> Markup:
     for (name, now), (_, before) in zip(rows, [rows[0], *rows]):
         lost = before["documents"] - now["documents"]
         parts = [
-            ("kept", now["documents"], f"{count(now['documents'])} documents go on"),
-            ("lost", lost, f"{count(lost)} documents dropped here"),
+            ("kept", now["documents"], f"{count(now['documents'])} {noun(funnel)} go on"),
+            ("lost", lost, f"{count(lost)} {noun(funnel)} dropped here"),
         ]
-        label = f"{name}: {count(now['documents'])} of {count(whole['documents'])} documents"
+        label = f"{name}: {count(now['documents'])} of {count(whole['documents'])} {noun(funnel)}"
         title = tag("a", name, href=f"#step-{name}") if name != "read" else tag("span", name)
         tokens = [("tokens", now["tokens"], f"{count(now['tokens'])} tokens go on")]
         drawn.append(
@@ -123,21 +133,22 @@ def _funnel(funnel: Funnel) -> Markup:
         )
     legend = tag(
         "p",
-        *(tag("span", tag("i", class_=name), text) for name, text in _LEGEND),
+        *(tag("span", tag("i", class_=name), text.format(noun(funnel))) for name, text in _LEGEND),
         class_="legend",
     )
     return join([tag("ol", *drawn, class_="funnel"), legend])
 
 
-_LEGEND = (("kept", "documents that go on"), ("lost", "dropped at this step"), ("tokens", "tokens that go on"))
+_LEGEND = (("kept", "{} that go on"), ("lost", "dropped at this step"), ("tokens", "tokens that go on"))
 
 
-def _clusters(clusters: Mapping[str, Any] | None) -> Markup:
+def _clusters(funnel: Funnel) -> Markup:
+    clusters = funnel.get("clusters")
     if not clusters:
         return Markup()
     facts = tag(
         "p",
-        f"{count(clusters['documents'])} documents lie in clusters: {count(clusters['exact'])} exact and "
+        f"{count(clusters['documents'])} {noun(funnel)} lie in clusters: {count(clusters['exact'])} exact and "
         f"{count(clusters['near'])} near duplicates of another one; the largest cluster has "
         f"{count(clusters['largest'])}.",
     )
@@ -158,13 +169,13 @@ def _stages(number: int) -> str:
     return "one stage" if number == 1 else f"{number} stages"
 
 
-def _mixture(stages: Sequence[Mapping[str, Any]]) -> Markup:
-    return join(_stage(stage) for stage in stages)
+def _mixture(funnel: Funnel) -> Markup:
+    return join(_stage(stage, noun(funnel)) for stage in mixed(funnel))
 
 
-def _stage(stage: Mapping[str, Any]) -> Markup:
+def _stage(stage: Mapping[str, Any], noun: str) -> Markup:
     asked = f" of {short(stage['tokens_asked'])} asked" if stage["tokens_asked"] is not None else ""
-    summary = f"{short(stage['tokens'])} tokens{asked}, {count(stage['documents'])} documents"
+    summary = f"{short(stage['tokens'])} tokens{asked}, {count(stage['documents'])} {noun}"
     shares = [
         (f"part part-{place % 6}", part["tokens"], f"{part['name']}: {percent(part['share'])}")
         for place, part in enumerate(stage["parts"])
@@ -187,7 +198,7 @@ def _stage(stage: Mapping[str, Any]) -> Markup:
         )
         for place, part in enumerate(stage["parts"])
     ]
-    columns = [Column(h) for h in ("part", "share", "asked", "tokens", "available", "epochs", "documents")]
+    columns = [Column(h) for h in ("part", "share", "asked", "tokens", "available", "epochs", noun)]
     return join(
         [
             tag("h3", stage["name"], tag("span", summary, class_="note")),
@@ -227,7 +238,7 @@ def _files(funnel: Funnel) -> Markup:
     parts = [
         tag(
             "p",
-            f"{count(read['units'])} records: {count(read['documents'])} documents, {count(read['blank'])} blank, "
+            f"{count(read['units'])} records: {count(read['documents'])} {noun(funnel)}, {count(read['blank'])} blank, "
             f"{count(sum(read['quarantined'].values()))} quarantined.",
         )
     ]
@@ -250,7 +261,7 @@ def _files(funnel: Funnel) -> Markup:
         Column("read"),
         Column("source", numeric=False),
         Column("size"),
-        Column("documents"),
+        Column(noun(funnel)),
         Column("quarantined"),
     ]
     parts.append(table(columns, rows[:_FILES_SHOWN]))
@@ -260,7 +271,7 @@ def _files(funnel: Funnel) -> Markup:
         (tag("code", one["path"]), count(one["documents"]), size(one["bytes"]), tag("code", one["sha256"]))
         for one in funnel["outputs"]
     ]
-    columns = [Column("written"), Column("documents"), Column("size"), Column("SHA-256", numeric=False)]
+    columns = [Column("written"), Column(noun(funnel)), Column("size"), Column("SHA-256", numeric=False)]
     return join([*parts, table(columns, written) if written else ""])
 
 

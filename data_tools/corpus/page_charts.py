@@ -38,10 +38,10 @@ def bar(parts: Sequence[tuple[str, float, str]], whole: float, label: str, heigh
     )
 
 
-def histogram(data: Mapping[str, Any]) -> Markup:
+def histogram(data: Mapping[str, Any], noun: str = "documents") -> Markup:
     """One measure in one language: a figure of bars with a line at each threshold.
 
-    `data`: measure, lang, edges (B + 1 values, ascending), counts (B), limits, log.
+    `data`: measure, lang, edges (B + 1 values, ascending), counts (B), limits, log. `noun`: what was measured.
     """
     edges, counts, limits = data["edges"], data["counts"], sorted(data["limits"])
     low, high = (_place(edges[0], data["log"]), _place(edges[-1], data["log"]))
@@ -56,7 +56,7 @@ def histogram(data: Mapping[str, Any]) -> Markup:
         if number:
             # What is there is seen: never less than a line.
             height = max(1.0, (bottom - _TOP) * number / most)
-            tip = f"{figure(left)} to {figure(right)}: {count(number)} documents, {percent(number, total)}"
+            tip = f"{figure(left)} to {figure(right)}: {count(number)} {noun}, {percent(number, total)}"
             drawn.append(
                 tag(
                     "rect",
@@ -83,10 +83,10 @@ def histogram(data: Mapping[str, Any]) -> Markup:
         class_=f"histogram {_language_class(data['lang'])}",
         viewBox=f"0 0 {_WIDTH:.0f} {_HEIGHT:.0f}",
         role="img",
-        aria_label=f"{name}, {language}, {count(total)} documents: limits {', '.join(map(figure, limits)) or 'none'}",
+        aria_label=f"{name}, {language}, {count(total)} {noun}: limits {', '.join(map(figure, limits)) or 'none'}",
     )
     heading = (tag("b", name), tag("span", language, class_=f"tag {_language_class(data['lang'])}"))
-    note = tag("span", f"{count(total)} documents{scale}", class_="note")
+    note = tag("span", f"{count(total)} {noun}{scale}", class_="note")
     return tag("figure", tag("figcaption", *heading, note), drawing)
 
 

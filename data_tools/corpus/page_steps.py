@@ -13,21 +13,21 @@ _LANGUAGES = ("zh", "en", "other", "")
 Rows = Sequence[Mapping[str, Any]]
 
 
-def step_section(step: Mapping[str, Any]) -> Markup:
-    """All that is known of one step."""
+def step_section(step: Mapping[str, Any], noun: str = "documents") -> Markup:
+    """All that is known of one step; `noun`: what went through it."""
     came, went = step["in"], step["out"]
     lost = came["documents"] - went["documents"]
     facts = tag(
         "p",
-        f"{count(came['documents'])} documents came, {count(went['documents'])} went on"
+        f"{count(came['documents'])} {noun} came, {count(went['documents'])} went on"
         f" ({percent(went['documents'], came['documents'])}); {short(came['tokens'])} tokens came, "
         f"{short(went['tokens'])} went on ({percent(went['tokens'], came['tokens'])}).",
         class_="note",
     )
     parts: list[str] = [facts]
     if step["dropped"]:
-        parts.append(_reasons(step["dropped"], came["documents"]))
-        parts.append(details("by reason, source and language", _all_reasons(step["dropped"])))
+        parts.append(_reasons(step["dropped"], came["documents"], noun))
+        parts.append(details("by reason, source and language", _all_reasons(step["dropped"], noun)))
     elif not lost:
         parts.append(tag("p", "Nothing was dropped here.", class_="note"))
     if step["counts"]:
@@ -35,11 +35,11 @@ def step_section(step: Mapping[str, Any]) -> Markup:
         chips = [tag("li", name, tag("b", count(number))) for name, number in ordered]
         parts += [tag("h3", "What was done"), tag("ul", *chips, class_="chips")]
     if step["groups"]:
-        parts.append(details("what came and went, by source and language", _groups(step["groups"])))
+        parts.append(details("what came and went, by source and language", _groups(step["groups"], noun)))
     if step["histograms"]:
-        drawn = [histogram(data) for data in step["histograms"]]
+        drawn = [histogram(data, noun) for data in step["histograms"]]
         parts += [
-            tag("h3", "Measures", tag("span", "documents that came, a line at each threshold", class_="note")),
+            tag("h3", "Measures", tag("span", f"{noun} that came, a line at each threshold", class_="note")),
             tag("div", *drawn, class_="histograms"),
         ]
     if step["examples"]:
@@ -59,7 +59,7 @@ def reasons_of(dropped: Rows) -> list[tuple[str, int]]:
     return sorted(found.items(), key=lambda item: (-item[1], item[0]))
 
 
-def _reasons(dropped: Rows, came: int) -> Markup:
+def _reasons(dropped: Rows, came: int, noun: str) -> Markup:
     """A row a reason: documents in all and in each language, tokens, and where they came from."""
     languages = [lang for lang in _LANGUAGES if any(row["lang"] == lang for row in dropped)]
     rows = []
@@ -83,7 +83,7 @@ def _reasons(dropped: Rows, came: int) -> Markup:
         )
     columns = [
         Column("reason"),
-        Column("documents"),
+        Column(noun),
         Column("share"),
         *(Column(lang or "no language yet") for lang in languages),
         Column("tokens"),
@@ -92,7 +92,7 @@ def _reasons(dropped: Rows, came: int) -> Markup:
     return table(columns, rows)
 
 
-def _all_reasons(dropped: Rows) -> Markup:
+def _all_reasons(dropped: Rows, noun: str) -> Markup:
     ordered = sorted(dropped, key=lambda row: (-row["documents"], row["reason"], row["source"], row["lang"]))
     rows = [
         (
@@ -109,12 +109,12 @@ def _all_reasons(dropped: Rows) -> Markup:
         Column("reason"),
         Column("source", numeric=False),
         Column("language", numeric=False),
-        *map(Column, ("documents", "characters", "tokens")),
+        *map(Column, (noun, "characters", "tokens")),
     )
     return table(columns, rows)
 
 
-def _groups(groups: Rows) -> Markup:
+def _groups(groups: Rows, noun: str) -> Markup:
     rows = [
         (
             join([group["source"], tag("span", group["lang"] or "–", class_="tag")], " "),
@@ -126,7 +126,7 @@ def _groups(groups: Rows) -> Markup:
         )
         for group in groups
     ]
-    headings = ("source", "documents in", "out", "kept", "tokens in", "tokens out")
+    headings = ("source", f"{noun} in", "out", "kept", "tokens in", "tokens out")
     return table([Column(heading) for heading in headings], rows)
 
 

@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from data_tools.corpus.page import totals
+from data_tools.corpus.page import mixed, totals
 from data_tools.corpus.page_html import count, percent, short, visible
 from data_tools.corpus.page_steps import reasons_of
 
@@ -19,9 +19,10 @@ def terminal_summary(funnel: Mapping[str, Any]) -> Group:
     """What was read, what each step let through and why it dropped the rest, and the stages that were mixed."""
     rows = totals(funnel)
     _, whole = rows[0]
+    noun = funnel.get("noun", "documents")
     table = Table(title=f"{visible(funnel['name'])}: the funnel", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("", no_wrap=True)
-    for heading in ("documents", "of read", "tokens", "of read"):
+    for heading in (noun, "of read", "tokens", "of read"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("dropped by reason, or done", overflow="fold")
     quarantined = sum(funnel["read"]["quarantined"].values())
@@ -39,10 +40,12 @@ def terminal_summary(funnel: Mapping[str, Any]) -> Group:
         shares = [percent(now[unit], whole[unit]) for unit in ("documents", "tokens")]
         cells = (count(now["documents"]), shares[0], short(now["tokens"]), shares[1])
         table.add_row(Text(visible(name)), *cells, Text(visible(text), style="dim"))
-    return Group(table, *(_stage(stage) for stage in funnel["stages"]))
+    return Group(table, *(_stage(stage, noun, bool(mixed(funnel))) for stage in funnel["stages"]))
 
 
-def _stage(stage: Mapping[str, Any]) -> Text:
+def _stage(stage: Mapping[str, Any], noun: str, mixes: bool) -> Text:
+    if not mixes:
+        return Text(visible(f"{stage['name']}: {count(stage['documents'])} {noun}, {short(stage['tokens'])} tokens"))
     parts = ", ".join(
         f"{part['name']} {percent(part['share'])} ({part['epochs']:.2f} epochs{', capped' if part['capped'] else ''})"
         for part in stage["parts"]

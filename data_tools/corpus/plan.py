@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.commits import digest_of
-from data_tools.corpus.deduplicate import DeduplicateConfig
-from data_tools.corpus.recipe import Recipe
-from data_tools.corpus.step_config import StepConfig
+from data_tools.corpus.recipe import ChainRecipe
+from data_tools.corpus.step_config import GlobalStepConfig, StepConfig
 from data_tools.inputs import InputError, resolve_inputs
 from data_tools.ranges import InputFile, plan_ranges
 
@@ -37,10 +36,10 @@ class CorpusShard:
 
 @dataclass(frozen=True)
 class Phase:
-    """Some steps by their number in the recipe; `deduplicate` stands between this phase and the next, or is None."""
+    """Some steps by their number in the recipe; `ending` stands between this phase and the next, or is None."""
 
     steps: tuple[int, ...]
-    deduplicate: DeduplicateConfig | None
+    ending: GlobalStepConfig | None
 
 
 class ShardFiles:
@@ -72,7 +71,7 @@ class CorpusPlan:
     """The work of one run.
 
     Attributes:
-        files: the inputs in document order, as they are now. shards: their parts, in the same order.
+        inputs: the sources. files: the inputs in document order, as they are now. shards: their parts, in the same order.
         phases: the rows of steps; the stages are written after the last.
         digest: over everything that decides the result.
 
@@ -80,14 +79,15 @@ class CorpusPlan:
         InputError: nothing to read, or a file that is not there.
     """
 
-    def __init__(self, recipe: Recipe, tokenizer_digest: str) -> None:
+    def __init__(self, recipe: ChainRecipe, tokenizer_digest: str) -> None:
         self.recipe = recipe
+        self.inputs = recipe.inputs
         self.files: list[InputFile] = []
         self.sources: list[int] = []  # of each file
         self.shards: list[CorpusShard] = []
         shard_bytes = None if recipe.shard_mib is None else max(1, int(recipe.shard_mib * (1 << 20)))
         seen: dict[Path, str] = {}
-        for number, source in enumerate(recipe.sources):
+        for number, source in enumerate(self.inputs):
             files = [InputFile.at(path) for path in _resolve(source.name, source.files)]
             for file in files:
                 other = seen.setdefault(file.path.resolve(), source.name)
@@ -99,7 +99,7 @@ class CorpusPlan:
                 self.shards.append(CorpusShard(name, number, first + place, files[place].path, start, end, weight))
             self.files += files
             self.sources += [number] * len(files)
-        self.phases = _phases(recipe.steps)
+        self.phases = _phases(recipe.chain)
         self._facts = {
             "version": [FORMAT_VERSION, version("megatron-aquila")],
             "tokenizer": tokenizer_digest,
@@ -142,12 +142,12 @@ class CorpusPlan:
         found: list[str] = []
         end = 0
         for phase in self.phases:
-            end += len(phase.steps) + (phase.deduplicate is not None)
+            end += len(phase.steps) + (phase.ending is not None)
             found.append(digest_of({"steps": digests[:end], "phase": len(found)}))
         return found
 
     def _input_digest(self, shard: CorpusShard) -> str:
-        file, source = self.files[shard.file], self.recipe.sources[shard.source]
+        file, source = self.files[shard.file], self.inputs[shard.source]
         place: list[Any] = [str(file.path.absolute()), file.size, file.mtime_ns, shard.start, shard.end]
         return digest_of({"input": place, "source": source.model_dump(mode="json", exclude={"files"})})
 
@@ -163,7 +163,7 @@ def _phases(steps: Sequence[StepConfig]) -> list[Phase]:
     phases: list[Phase] = []
     row: list[int] = []
     for number, step in enumerate(steps):
-        if isinstance(step, DeduplicateConfig):
+        if isinstance(step, GlobalStepConfig):
             phases.append(Phase(tuple(row), step))
             row = []
         else:

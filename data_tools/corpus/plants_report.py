@@ -8,7 +8,7 @@ import orjson
 
 from data_tools.corpus.page import funnel_page
 from data_tools.corpus.plants import Fate, score_plants
-from data_tools.corpus.publication import DECISIONS, DOCUMENTS
+from data_tools.corpus.publication import DECISIONS
 from data_tools.files import FileReader, ReadOptions
 from data_tools.inputs import InputError
 from data_tools.manifest import read_manifest, write_manifest
@@ -16,13 +16,15 @@ from data_tools.publish import atomic_path, sha256_file
 from data_tools.quarantine import Fault
 
 
-def corpus_fates(output: Path) -> Iterator[Fate]:
-    """What became of every document of the corpus that was published in `output`; each once, of however many copies."""
+def corpus_fates(output: Path, noun: str = "documents") -> Iterator[Fate]:
+    """What became of every document of the corpus that was published in `output` (of dialogues: what `noun` says);
+    each once, of however many copies.
+    """
     for path in sorted((output / DECISIONS).glob("*.jsonl.zst")):
         for record in _records(path):
             yield record["id"], record["step"], record["reason"], {}
     seen = set()
-    for path in sorted((output / DOCUMENTS).glob("*/*.jsonl.zst")):
+    for path in sorted((output / noun).glob("*/*.jsonl.zst")):
         for record in _records(path):
             name, _, copy = record["id"].rpartition("#")
             name = name if name and copy.isdecimal() else record["id"]
@@ -43,7 +45,7 @@ def report_plants(output: Path, truth: Path, *, label: str = "medical") -> dict[
         raise InputError(f"{output} holds no corpus: give the output directory of a recipe")
     funnel: dict[str, Any] = orjson.loads((output / "funnel.json").read_bytes())
     steps = [step["step"] for step in funnel["recipe"]["steps"]]
-    funnel["plants"] = score_plants(truth, corpus_fates(output), steps, label=label)
+    funnel["plants"] = score_plants(truth, corpus_fates(output, manifest["noun"]), steps, label=label)
     for name, content in (
         ("funnel.json", orjson.dumps(funnel, option=orjson.OPT_INDENT_2)),
         ("funnel.html", funnel_page(funnel).encode()),

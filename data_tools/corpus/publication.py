@@ -1,6 +1,6 @@
 """The end of a run: check that nothing got lost, write the report, and move every file to its place.
 
-OUTPUT/documents/STAGE/*.jsonl.zst are the documents, OUTPUT/decisions/ says what became of every other one,
+OUTPUT/documents/STAGE/*.jsonl.zst (of dialogues: OUTPUT/dialogues) are the documents, OUTPUT/decisions/ says what became of every other one,
 OUTPUT/funnel.json and funnel.html are the report. OUTPUT/manifest.json is removed first and written last.
 """
 
@@ -16,10 +16,11 @@ import orjson
 from data_tools.commits import counts_of
 from data_tools.config_files import dump_config
 from data_tools.corpus import funnel as reports
+from data_tools.corpus.deduplicate import DeduplicateConfig
 from data_tools.corpus.funnel import Funnel, mixture
 from data_tools.corpus.page import funnel_page
 from data_tools.corpus.plan import CorpusPlan
-from data_tools.corpus.work import duplicates_marker, plans_of
+from data_tools.corpus.work import MIX, plans_of, verdicts_marker
 from data_tools.files import FileReader, ReadOptions
 from data_tools.inputs import RunError
 from data_tools.manifest import dataset_files, manifest_path, package_versions, read_manifest, write_manifest
@@ -30,7 +31,7 @@ from data_tools.record_writer import RecordWriter
 from data_tools.tokenizers import Tokenizer
 
 FORMAT, VERSION = "corpus", 1
-DOCUMENTS, DECISIONS = "documents", "decisions"
+DECISIONS = "decisions"
 _CLUSTERS_AT_ONCE = 1 << 20  # members of clusters that are sorted together
 _SHARD = re.compile(r"-\d{5,}\.jsonl\.zst$")
 _DECISION = re.compile(r"-\d{5,}\.(\d+\.jsonl\.zst|\d+\.ids|in\..+\.ids)$")
@@ -83,6 +84,7 @@ def publish(plan: CorpusPlan, directory: Path, tokenizer: Tokenizer) -> dict[str
         "format": FORMAT,
         "version": VERSION,
         "plan": plan.digest,
+        "noun": plan.recipe.noun,
         "recipe": dump_config(plan.recipe),
         "tokenizer": funnel["tokenizer"],
         "stages": funnel["stages"],
@@ -104,38 +106,46 @@ def _funnel(plan: CorpusPlan, directory: Path, tokenizer: Tokenizer) -> dict[str
             if phase == 0:
                 funnel.add_read(shard.file, counts["read"])
                 spans[shard.file] += counts["read"]["span"]
-            funnel.add_steps(recipe.sources[shard.source].name, counts["steps"])
+            steps = counts["steps"] if recipe.mixes else {k: v for k, v in counts["steps"].items() if k != MIX}
+            funnel.add_steps(plan.inputs[shard.source].name, steps)
             for stage, facts in counts.get("stages", {}).items():
                 if facts["documents"]:
-                    outputs.append({"path": f"{DOCUMENTS}/{stage}/{shard.name}.jsonl.zst", **facts})
+                    outputs.append({"path": f"{recipe.noun}/{stage}/{shard.name}.jsonl.zst", **facts})
     for file, span in zip(plan.files, (spans[number] for number in range(len(plan.files)))):
         if problem := range_problem(file, span):
             raise CorpusError(problem)
     if problem := funnel.imbalance():
         raise CorpusError(f"the counts do not add up ({problem}): please report this")
     files = [
-        {"path": str(file.path), "source": recipe.sources[source].name, "bytes": file.size}
+        {"path": str(file.path), "source": plan.inputs[source].name, "bytes": file.size}
         for file, source in zip(plan.files, plan.sources)
     ]
     report: dict[str, Any] = {
         "format": reports.FORMAT,
         "version": reports.VERSION,
         "name": recipe.output.name,
+        "noun": recipe.noun,
+        "mixes": recipe.mixes,
         "seed": recipe.seed,
         "recipe": recipe.model_dump(mode="json"),
         "digest": plan.digest,
         "tokenizer": {"name": tokenizer.name, "digest": tokenizer.digest},
-        "read": funnel.read(files),
+        "read": recipe.account(funnel.read(files)),
         "steps": funnel.steps(),
         "stages": [mixture(stage, parts) for stage, parts in zip(recipe.mixtures, plans_of(directory, plan))],
         "outputs": sorted(outputs, key=lambda entry: str(entry["path"])),
         "packages": package_versions(),
     }
-    for phase, ending in enumerate(plan.phases):
-        if ending.deduplicate is not None:
-            found = counts_of(duplicates_marker(directory, plan, phase))
+    for number, row in enumerate(plan.phases):
+        if row.ending is None:
+            continue
+        found = counts_of(verdicts_marker(directory, plan, number))
+        if isinstance(row.ending, DeduplicateConfig):
             members = found["clusters"] + found["exact"] + found["near"]
             report["clusters"] = {"exact": found["exact"], "near": found["near"], "documents": members}
+        else:
+            step = next(step for step in report["steps"] if step["name"] == row.ending.step)
+            step["counts"] |= found
     return report
 
 
@@ -145,7 +155,7 @@ def _judge(plan: CorpusPlan, funnel: dict[str, Any], output: Path) -> None:
     if damaged and not recipe.allow_truncated:
         more = f" (and {len(damaged) - 1} more damaged files)" if len(damaged) > 1 else ""
         raise CorpusError(
-            f"{damaged[0]['path']}: {damaged[0]['damage']}; {damaged[0]['documents']:,} documents stand before "
+            f"{damaged[0]['path']}: {damaged[0]['damage']}; {damaged[0]['documents']:,} {recipe.noun} stand before "
             f"it{more}: get a whole copy, or set allow_truncated to take what is there"
         )
     bad = sum(read["quarantined"].values())
@@ -159,7 +169,7 @@ def _judge(plan: CorpusPlan, funnel: dict[str, Any], output: Path) -> None:
     for stage in funnel["stages"]:
         if not stage["documents"]:
             raise CorpusError(
-                f"no document at all is left for {stage['name']}: see {output / 'funnel.html'} for where they went"
+                f"none of the {recipe.noun} is left for {stage['name']}: see {output / 'funnel.html'} for where they went"
             )
 
 
@@ -169,6 +179,9 @@ def _join_quarantines(plan: CorpusPlan, directory: Path, target: Path, funnel: d
         return
     lines_before: Counter[int] = Counter()
     with RecordWriter(target) as joined:
+        for path in plan.recipe.quarantines():
+            for line in path.read_bytes().splitlines():
+                joined.write(orjson.loads(line))
         for number, shard in enumerate(plan.shards):
             files = plan.files_of(directory, 0, number)
             with files.quarantine.open("rb") as part:
@@ -227,7 +240,7 @@ def _move(plan: CorpusPlan, directory: Path, output: Path) -> None:
     decisions = output / DECISIONS
     decisions.mkdir(exist_ok=True)
     for stage in plan.recipe.mixtures:
-        (output / DOCUMENTS / stage.name).mkdir(parents=True, exist_ok=True)
+        (output / plan.recipe.noun / stage.name).mkdir(parents=True, exist_ok=True)
     for phase in range(len(plan.phases) + 1):
         for number, shard in enumerate(plan.shards):
             files = plan.files_of(directory, phase, number)
@@ -239,7 +252,7 @@ def _move(plan: CorpusPlan, directory: Path, output: Path) -> None:
             for stage in plan.recipe.mixtures:
                 documents, ids = files.stage(stage.name)
                 if ids.stat().st_size:
-                    _place(documents, output / DOCUMENTS / stage.name / f"{shard.name}.jsonl.zst")
+                    _place(documents, output / plan.recipe.noun / stage.name / f"{shard.name}.jsonl.zst")
                     _place(ids, decisions / f"{shard.name}.in.{stage.name}.ids")
 
 
@@ -262,10 +275,10 @@ def _remove_former(plan: CorpusPlan, output: Path) -> None:
     for name in {stage["name"] for stage in (manifest or {}).get("stages", ())} - {
         s.name for s in plan.recipe.mixtures
     }:
-        leftovers += [*dataset_files(output / name, masked=False).values(), manifest_path(output / name)]
+        leftovers += [*dataset_files(output / name, masked=True).values(), manifest_path(output / name)]
     leftovers += [path for path in (output / DECISIONS).glob("*") if _DECISION.search(path.name)]
     for stage in plan.recipe.mixtures:
-        leftovers += [path for path in (output / DOCUMENTS / stage.name).glob("*") if _SHARD.search(path.name)]
+        leftovers += [path for path in (output / plan.recipe.noun / stage.name).glob("*") if _SHARD.search(path.name)]
     for path in leftovers:
         path.unlink(missing_ok=True)
 

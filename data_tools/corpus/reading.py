@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import orjson
 
-from data_tools.corpus.batch import LANGUAGES, Batch
+from data_tools.corpus.batch import Batch, Row, dialogue_text
 from data_tools.corpus.chain import Documents
 from data_tools.corpus.plan import CorpusShard
 from data_tools.corpus.recipe import Source
 from data_tools.files import FileReader
 from data_tools.quarantine import Fault, Quarantine
-from data_tools.records import Document, RecordError
+from data_tools.records import RecordError
 from data_tools.tokenizers import Tokenizer
 
 _BATCH_DOCUMENTS = 1024
@@ -54,7 +54,7 @@ class Input:
         return min(self._reader.consumed, self._shard.weight)
 
     def __iter__(self) -> Iterator[Documents]:
-        for documents in _batches(self._documents()):
+        for documents in _batches(self._documents(), self._source.name):
             self.read.tokens += int(documents.batch.token_counts(self._tokenizer).sum())
             self.read.characters += sum(map(len, documents.batch.texts))
             self.read.documents += len(documents)
@@ -64,28 +64,19 @@ class Input:
         self.read.damage = reader.damage
         self.read.quarantined = dict(sorted(self._quarantine.reasons.items()))
 
-    def _documents(self) -> Iterator[tuple[Document, int]]:
-        source = self._source
+    def _documents(self) -> Iterator[tuple[Row, int]]:
+        path = self._shard.path
         for item in self._reader:
             if isinstance(item, Fault):
-                self._quarantine.add(str(self._shard.path), item)
+                self._quarantine.add(str(path), item)
                 continue
             try:
-                document = Document.from_json(
-                    item.value,
-                    source_file=self._shard.path.name,
-                    offset=item.offset,
-                    text_keys=source.text_key,
-                    id_key=source.id_key,
-                )
+                row = self._source.row(item.value, path, item.offset)
             except RecordError as error:
                 fault = Fault(item.line, item.offset, error.reason, error.detail, item.head)
-                self._quarantine.add(str(self._shard.path), fault)
+                self._quarantine.add(str(path), fault)
                 continue
-            meta = (
-                document.meta if document.source in ("", source.name) else {**document.meta, "origin": document.source}
-            )
-            yield Document(document.id, document.text, _language(document.lang), source.name, meta), item.offset
+            yield row, item.offset
 
 
 def stored_documents(path: Path, source: str) -> Iterator[Documents]:
@@ -94,13 +85,15 @@ def stored_documents(path: Path, source: str) -> Iterator[Documents]:
     """
     counts: list[int] = []
 
-    def documents() -> Iterator[tuple[Document, int]]:
+    def documents() -> Iterator[tuple[Row, int]]:
         for line in _lines(path):
             value = orjson.loads(line)
             counts.append(value["tokens"])
-            yield Document(value["id"], value["text"], value["lang"], source, value["meta"]), value["offset"]
+            messages = tuple(value.get("messages", ()))
+            text = dialogue_text(messages) if messages else value["text"]
+            yield Row(value["id"], text, value["lang"], value["meta"], messages), value["offset"]
 
-    for batch in _batches(documents()):
+    for batch in _batches(documents(), source):
         batch.batch.know_token_counts(counts[: len(batch)])
         del counts[: len(batch)]
         yield batch
@@ -112,7 +105,7 @@ def stored(documents: Documents, tokens: np.ndarray) -> Iterator[dict[str, Any]]
     for place, offset in enumerate(documents.offsets):
         yield {
             "id": batch.ids[place],
-            "text": batch.texts[place],
+            **({"messages": batch.messages[place]} if batch.messages else {"text": batch.texts[place]}),
             "lang": batch.langs[place],
             "meta": batch.metas[place],
             "offset": offset,
@@ -134,33 +127,22 @@ def _lines(path: Path) -> Iterator[bytes]:
                 begun = [lines[-1]]
 
 
-def _batches(documents: Iterator[tuple[Document, int]]) -> Iterator[Documents]:
-    taken: list[Document] = []
+def _batches(rows: Iterator[tuple[Row, int]], source: str) -> Iterator[Documents]:
+    taken: list[Row] = []
     offsets: list[int] = []
     characters = 0
-    for document, offset in documents:
-        taken.append(document)
+    for row, offset in rows:
+        taken.append(row)
         offsets.append(offset)
-        characters += len(document.text)
+        characters += len(row.text)
         if len(taken) == _BATCH_DOCUMENTS or characters > _BATCH_CHARACTERS:
-            yield _batch(taken, offsets)
+            yield _batch(taken, offsets, source)
             taken, offsets, characters = [], [], 0
     if taken:
-        yield _batch(taken, offsets)
+        yield _batch(taken, offsets, source)
 
 
-def _batch(documents: list[Document], offsets: list[int]) -> Documents:
-    batch = Batch(
-        [document.id for document in documents],
-        [document.text for document in documents],
-        [document.lang for document in documents],
-        [document.source for document in documents],
-        [document.meta for document in documents],
-    )
+def _batch(rows: list[Row], offsets: list[int], source: str) -> Documents:
+    ids, texts, langs, metas, messages = map(list, zip(*rows))
+    batch = Batch(ids, texts, langs, [source] * len(rows), metas, messages if any(messages) else [])
     return Documents(batch, offsets)
-
-
-def _language(given: str) -> str:
-    """The language that a record says it has, in our terms: zh for zh-CN, other for de."""
-    language = given.lower().replace("_", "-").split("-")[0]
-    return language if language in LANGUAGES or not language else "other"

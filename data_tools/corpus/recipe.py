@@ -1,14 +1,18 @@
-"""The recipe of a corpus: which files, which steps in which order, which mixtures come out."""
+"""The recipe of a corpus: which files, which steps in which order, which mixtures come out. `ChainRecipe` is what it
+has in common with the recipe of dialogues.
+"""
 
 import hashlib
 import os
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from data_tools.config_files import ConfigFileError, config_hash, load_model
+from data_tools.corpus.batch import Row, Step, normal_language
 from data_tools.corpus.decontaminate import DecontaminateConfig
 from data_tools.corpus.deduplicate import DeduplicateConfig
 from data_tools.corpus.domain import DomainConfig
@@ -18,10 +22,12 @@ from data_tools.corpus.normalise import NormaliseConfig
 from data_tools.corpus.privacy import PrivacyConfig
 from data_tools.corpus.quality import QualityConfig
 from data_tools.corpus.rules import RulesConfig
-from data_tools.corpus.step_config import StepConfig
+from data_tools.corpus.step_config import Resources, StepConfig
 from data_tools.files import ReadOptions
+from data_tools.indexing import IndexOptions
 from data_tools.inputs import InputError
 from data_tools.publish import sha256_file
+from data_tools.records import Document
 
 # The steps in the order that a recipe normally has them. The class says what a step does and takes.
 STEPS: dict[str, type[StepConfig]] = {
@@ -36,7 +42,8 @@ STEPS: dict[str, type[StepConfig]] = {
 }
 
 
-def _tag(value: Any) -> str | None:
+def step_tag(value: Any) -> str | None:
+    """The tag of a step in a union of steps."""
     name = value.get("step") if isinstance(value, dict) else getattr(value, "step", None)
     return None if name is None else f"step {name}"
 
@@ -52,7 +59,7 @@ AnyStep = Annotated[
     | Annotated[DeduplicateConfig, Tag("step deduplicate")]
     | Annotated[DecontaminateConfig, Tag("step decontaminate")],
     Discriminator(
-        _tag,
+        step_tag,
         custom_error_type="unknown_step",
         custom_error_message=f"needs a 'step' out of {', '.join(STEPS)}",
     ),
@@ -79,16 +86,31 @@ class Source(BaseModel):
         """How its bytes become records."""
         return ReadOptions(self.encoding, self.max_line_mib << 20)
 
+    def row(self, value: Any, path: Path, offset: int) -> Row:
+        """The document in a parsed record.
+
+        Raises:
+            RecordError: it cannot be used.
+        """
+        document = Document.from_json(
+            value, source_file=path.name, offset=offset, text_keys=self.text_key, id_key=self.id_key
+        )
+        meta = document.meta if document.source in ("", self.name) else {**document.meta, "origin": document.source}
+        return Row(document.id, document.text, normal_language(document.lang), meta)
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         self.read_options()
         return self
 
 
-class Recipe(BaseModel):
-    """All that decides a corpus, apart from the contents of the files it names."""
+class ChainRecipe(BaseModel):
+    """What the runner has to know, whatever goes through the steps."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    noun: ClassVar[str]
+    """What goes through, in the plural: the name of the directory of what comes out, and a word of the report."""
 
     # the directory that is written
     output: Path
@@ -97,10 +119,6 @@ class Recipe(BaseModel):
     # the token that ends a document, where not the tokenizer's own
     eod: str | None = None
     seed: int = 0
-    sources: tuple[Source, ...] = Field(min_length=1)
-    steps: tuple[AnyStep, ...] = ()
-    # without one, all documents that are left become the stage "documents"
-    stages: tuple[Stage, ...] = ()
     # make STAGE.bin and STAGE.idx of each stage
     index: bool = True
     # nothing is published if more of the records than this are bad
@@ -109,11 +127,45 @@ class Recipe(BaseModel):
     allow_truncated: bool = False
     # size of the parts that plain files are read in; by the size of the file if left out
     shard_mib: float | None = Field(default=None, gt=0)
+    # leave OUTPUT/work, so that a run with other late steps takes up what the early ones made
+    keep_work: bool = False
 
     @property
+    @abstractmethod
+    def chain(self) -> Sequence[StepConfig]:
+        """The steps in their order."""
+
+    @property
+    @abstractmethod
+    def inputs(self) -> "Sequence[Source]":
+        """Where the runner reads."""
+
+    @property
+    @abstractmethod
     def mixtures(self) -> tuple[Stage, ...]:
-        """The stages, or the one that takes everything."""
-        return self.stages or (EVERYTHING,)
+        """The stages that come out."""
+
+    @property
+    def mixes(self) -> bool:
+        """Whether the mixtures were asked for, and belong into the report."""
+        return True
+
+    @property
+    def index_options(self) -> IndexOptions:
+        """How a stage becomes tokens."""
+        return IndexOptions()
+
+    def build(self, step: StepConfig, resources: Resources) -> Step:
+        """A step of the chain. Raises InputError as `StepConfig.build`."""
+        return step.build(resources)
+
+    def account(self, read: dict[str, Any]) -> dict[str, Any]:
+        """The report's account of the input, given that of what the runner read."""
+        return read
+
+    def quarantines(self) -> Sequence[Path]:
+        """Files of records that were refused before the runner read."""
+        return ()
 
     def step_digests(self) -> list[str]:
         """For each step a digest over its configuration and the contents of the files that it names.
@@ -122,7 +174,7 @@ class Recipe(BaseModel):
             InputError: a file is not there.
         """
         digests = []
-        for number, step in enumerate(self.steps):
+        for number, step in enumerate(self.chain):
             parts = [config_hash(step)]
             for path in _all_files(step.files()):
                 try:
@@ -134,21 +186,49 @@ class Recipe(BaseModel):
             digests.append(hashlib.sha256(" ".join(parts).encode()).hexdigest())
         return digests
 
+
+class Recipe(ChainRecipe):
+    """All that decides a corpus, apart from the contents of the files it names."""
+
+    noun: ClassVar[str] = "documents"
+
+    sources: tuple[Source, ...] = Field(min_length=1)
+    steps: tuple[AnyStep, ...] = ()
+    # without one, all documents that are left become the stage "documents"
+    stages: tuple[Stage, ...] = ()
+
+    @property
+    def chain(self) -> Sequence[StepConfig]:
+        """The steps in their order."""
+        return self.steps
+
+    @property
+    def inputs(self) -> Sequence[Source]:
+        """Where the runner reads."""
+        return self.sources
+
+    @property
+    def mixtures(self) -> tuple[Stage, ...]:
+        """The stages, or the one that takes everything."""
+        return self.stages or (EVERYTHING,)
+
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for what, names in (
-            ("sources", [source.name for source in self.sources]),
-            ("steps", [str(step.step) for step in self.steps]),
-            ("stages", [stage.name for stage in self.stages]),
-        ):
-            if repeated := sorted({name for name in names if names.count(name) > 1}):
-                raise ValueError(f"{what}: {repeated[0]} is there twice")
+        refuse_repeated("sources", [source.name for source in self.sources])
+        refuse_repeated("steps", [str(step.step) for step in self.steps])
+        refuse_repeated("stages", [stage.name for stage in self.stages])
         known = {source.name for source in self.sources}
         for stage in self.stages:
             for part in stage.parts:
                 if unknown := sorted(set(part.sources or ()) - known):
                     raise ValueError(f"stage {stage.name}, part {part.name}: there is no source {unknown[0]}")
         return self
+
+
+def refuse_repeated(what: str, names: Sequence[str]) -> None:
+    """Raises ValueError when a name is there twice."""
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{what}: {repeated[0]} is there twice")
 
 
 def _all_files(paths: Sequence[Path]) -> list[Path]:

@@ -16,12 +16,11 @@ import numpy as np
 
 from data_tools.commits import commit, committed
 from data_tools.corpus.mix import plan_stages
-from data_tools.corpus.near_duplicates import find_duplicates
 from data_tools.corpus.plan import CorpusPlan
-from data_tools.corpus.publication import DOCUMENTS, CorpusError, publish, published
-from data_tools.corpus.recipe import Recipe
-from data_tools.corpus.work import CorpusWork, duplicates_file, duplicates_marker, plans_file
-from data_tools.indexing import IndexOptions, build_index
+from data_tools.corpus.publication import CorpusError, publish, published
+from data_tools.corpus.recipe import ChainRecipe
+from data_tools.corpus.work import CorpusWork, plans_file, verdicts_file, verdicts_marker
+from data_tools.indexing import build_index
 from data_tools.inputs import InputError
 from data_tools.pool import Pool
 from data_tools.publish import LOCK, exclusive
@@ -51,7 +50,7 @@ class CorpusRun:
         InputError: the recipe cannot be begun.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: ChainRecipe) -> None:
         self.recipe = recipe
         self.tokenizer = _load(recipe)
         self.plan = CorpusPlan(recipe, self.tokenizer.digest)
@@ -78,30 +77,29 @@ class CorpusRun:
         """What a phase does, for a progress bar."""
         if phase == len(self.plan.phases):
             return "write " + ", ".join(stage.name for stage in self.recipe.mixtures)
-        return ", ".join(self.recipe.steps[number].step for number in self.plan.phases[phase].steps) or "read"
+        return ", ".join(self.recipe.chain[number].step for number in self.plan.phases[phase].steps) or "read"
 
     def settle(self, phase: int, on_progress: Progress = lambda title, done, total: None) -> None:
-        """Find what needs all shards after a phase: duplicates, or what of each part enters the stages."""
+        """Find what needs all shards after a phase: a global step's verdicts, or what of each part enters the stages."""
         if phase == len(self.plan.phases):
             return
         pieces = [self.plan.files_of(self.directory, phase, shard) for shard in range(len(self.plan.shards))]
-        config = self.plan.phases[phase].deduplicate
-        if config is not None:
-            marker = duplicates_marker(self.directory, self.plan, phase)
+        ending = self.plan.phases[phase].ending
+        if ending is not None:
+            marker = verdicts_marker(self.directory, self.plan, phase)
             if committed(marker) is not None:
                 return
-            outputs = [duplicates_file(self.directory, self.plan, phase, shard) for shard in range(len(pieces))]
+            outputs = [verdicts_file(self.directory, self.plan, phase, shard) for shard in range(len(pieces))]
             scratch = self.directory / f"{self.plan.global_key(phase)}.scratch"
             scratch.mkdir(exist_ok=True)
-            counts = find_duplicates(
-                config,
+            counts = ending.settle(
                 [files.signatures for files in pieces],
                 scratch,
                 outputs,
-                on_progress=lambda done, total: on_progress("find duplicates", done, total),
+                lambda done, total: on_progress(ending.step, done, total),
             )
             shutil.rmtree(scratch)
-            commit(marker, asdict(counts), outputs)
+            commit(marker, counts, outputs)
         else:
             marker = plans_file(self.directory, self.plan)
             if committed(marker) is None:
@@ -129,7 +127,7 @@ class CorpusRun:
 
 
 def build_corpus(
-    recipe: Recipe, *, workers: int = 1, on_progress: Progress = lambda title, done, total: None
+    recipe: ChainRecipe, *, workers: int = 1, on_progress: Progress = lambda title, done, total: None
 ) -> CorpusSummary:
     """Make the corpus that `recipe` describes in its output directory, with processes of this machine.
 
@@ -163,7 +161,8 @@ def build_corpus(
             funnel = run.publish()
         if recipe.index:
             index_stages(recipe, workers, on_progress)
-        shutil.rmtree(run.directory)
+        if not recipe.keep_work:
+            shutil.rmtree(run.directory)
     return CorpusSummary(recipe.output, funnel, time.monotonic() - began, done, pieces - done)
 
 
@@ -181,21 +180,21 @@ def prepare_output(output: Path) -> None:
         raise InputError(f"the output directory {output} cannot be written to")
 
 
-def index_stages(recipe: Recipe, workers: int, on_progress: Progress = lambda title, done, total: None) -> None:
+def index_stages(recipe: ChainRecipe, workers: int, on_progress: Progress = lambda title, done, total: None) -> None:
     """Make STAGE.bin and STAGE.idx of every stage that was published."""
     for stage in recipe.mixtures:
         build_index(
-            [str(recipe.output / DOCUMENTS / stage.name)],
+            [str(recipe.output / recipe.noun / stage.name)],
             recipe.tokenizer,
             recipe.output / stage.name,
-            IndexOptions(),
+            recipe.index_options,
             eod=recipe.eod,
             workers=workers,
             on_progress=lambda done, total, name=stage.name: on_progress(f"index {name}", done, total),  # type: ignore[misc]
         )
 
 
-def _load(recipe: Recipe) -> Tokenizer:
+def _load(recipe: ChainRecipe) -> Tokenizer:
     try:
         return load_tokenizer(recipe.tokenizer, eod=recipe.eod)
     except TokenizerError as error:

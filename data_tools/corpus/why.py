@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from data_tools.corpus.outputs import id_hash
-from data_tools.corpus.publication import DECISIONS, DOCUMENTS
+from data_tools.corpus.publication import DECISIONS
 from data_tools.files import FileReader, ReadOptions
 from data_tools.inputs import InputError
 from data_tools.manifest import read_manifest
@@ -39,7 +39,7 @@ def fates(output: Path, name: str) -> list[Fate]:
     """
     manifest = read_manifest(output / "manifest.json")
     if manifest is None or manifest.get("format") != "corpus":
-        raise InputError(f"{output} holds no corpus: give the output directory of a recipe")
+        raise InputError(f"{output} holds no corpus and no dialogues: give the output directory of a recipe")
     decisions = output / DECISIONS
     found = []
     for ids in sorted(decisions.glob("*.ids")):
@@ -50,11 +50,11 @@ def fates(output: Path, name: str) -> list[Fate]:
             if decision["id"] == name:
                 cluster = decision["detail"].get("cluster") if decision["step"] == "deduplicate" else None
                 found.append(Fate(decision, members=_members(output, cluster)))
-    found += _kept(output, decisions, name)
+    found += _kept(output / manifest["noun"], decisions, name)
     return found
 
 
-def _kept(output: Path, decisions: Path, name: str) -> Iterator[Fate]:
+def _kept(kept: Path, decisions: Path, name: str) -> Iterator[Fate]:
     places: list[tuple[Path, int]] = []
     meta = None
     for ids in sorted(decisions.glob("*.in.*.ids")):
@@ -62,11 +62,11 @@ def _kept(output: Path, decisions: Path, name: str) -> Iterator[Fate]:
         if not lines:
             continue
         shard, stage = ids.name.removesuffix(".ids").split(".in.")
-        path = output / DOCUMENTS / stage / f"{shard}.jsonl.zst"
+        path = kept / stage / f"{shard}.jsonl.zst"
         for line, record in zip(lines, _records(path, lines)):
             if record["id"] == name or record["id"].startswith(f"{name}#"):
                 places.append((path, line))
-                meta = record["meta"]
+                meta = {**record.get("scores", {}), **record["meta"]}
     if places:
         yield Fate(None, tuple(places), meta)
 

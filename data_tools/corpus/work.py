@@ -15,22 +15,21 @@ from data_tools.corpus.mix import Census, PartPlan, copies
 from data_tools.corpus.outputs import DecisionOutput, PhaseOutput, StageOutput
 from data_tools.corpus.plan import CorpusPlan, ShardFiles
 from data_tools.corpus.reading import Input, stored_documents
-from data_tools.corpus.step_config import Resources
-from data_tools.corpus.tally import Sizes, StepTally
+from data_tools.corpus.step_config import GlobalStepConfig, Resources
+from data_tools.corpus.tally import Sizes, StepTally, language_codes
 from data_tools.publish import atomic_path
 from data_tools.quarantine import Quarantine
 from data_tools.record_writer import RecordWriter
 from data_tools.tokenizers import load_tokenizer
 
-DEDUPLICATE, MIX, PRIVACY = "deduplicate", "mix", "privacy"
-EXACT, NEAR = "exact-duplicate", "near-duplicate"
+MIX, PRIVACY = "mix", "privacy"
 NOT_DRAWN, NO_PART = "not-drawn", "no-part"
 
 Report = Callable[[int], None]
 
 
 class CorpusWork:
-    """The tasks of a run: (phase, shard) numbers of `plan`. Files go to `directory`, where `duplicates_file`s and the
+    """The tasks of a run: (phase, shard) numbers of `plan`. Files go to `directory`, where `verdicts_file`s and the
     `plans_file` must be before a phase is begun that needs them.
     """
 
@@ -48,10 +47,9 @@ class CorpusWork:
         self._tokenizer = load_tokenizer(recipe.tokenizer, eod=recipe.eod)
         resources = Resources(self._tokenizer, recipe.seed)
         used = {number for phase in self.plan.phases for number in phase.steps}
-        self._steps = {number: recipe.steps[number].build(resources) for number in sorted(used)}
-        self._signers = [
-            None if phase.deduplicate is None else phase.deduplicate.signer(resources) for phase in self.plan.phases
-        ]
+        self._steps = {number: recipe.build(recipe.chain[number], resources) for number in sorted(used)}
+        endings = [phase.ending for phase in self.plan.phases]
+        self._signers = [None if ending is None else ending.signer(resources) for ending in endings]
         masks = [number for number, step in self._steps.items() if step.name == PRIVACY]
         self._privacy = masks[0] if masks else None
 
@@ -69,7 +67,7 @@ class CorpusWork:
 
     def _read(self, number: int, files: ShardFiles, report: Report) -> None:
         shard = self.plan.shards[number]
-        source = self.plan.recipe.sources[shard.source]
+        source = self.plan.inputs[shard.source]
         chain = self._chain(0)
         with (
             atomic_path(files.quarantine, sync=False) as bad_path,
@@ -86,37 +84,41 @@ class CorpusWork:
 
     def _go_on(self, phase: int, number: int, files: ShardFiles) -> None:
         chain = self._chain(phase)
-        tally = StepTally({}, {})
+        ending = self.plan.phases[phase - 1].ending
+        assert ending is not None
+        tally = StepTally(ending.scales, {})
         with self._output(phase, files) as output, RecordWriter(files.clusters, sync=False) as clusters:
-            for batch in self._without_duplicates(phase - 1, number, tally, clusters, output):
+            for batch in self._judged(ending, phase - 1, number, tally, clusters, output):
                 output.write(*chain(batch))
-        steps = {DEDUPLICATE: tally.to_json(), **_tallies(chain)}
+        steps = {ending.step: tally.to_json(), **_tallies(chain)}
         commit(files.marker, {"steps": steps, "documents": output.documents}, [files.clusters, *output.files])
 
-    def _without_duplicates(
-        self, phase: int, number: int, tally: StepTally, clusters: RecordWriter, output: PhaseOutput
+    def _judged(
+        self,
+        ending: GlobalStepConfig,
+        phase: int,
+        number: int,
+        tally: StepTally,
+        clusters: RecordWriter,
+        output: PhaseOutput,
     ) -> Iterator[Documents]:
-        """What `phase` let pass of a shard, without the duplicates that were found since."""
-        verdicts = np.load(duplicates_file(self.directory, self.plan, phase, number))
+        """What `phase` let pass of a shard, without what its global step drops."""
+        verdicts = np.load(verdicts_file(self.directory, self.plan, phase, number))
         row = position = 0
         for documents in self._stored(phase, number):
             sizes = Sizes(documents.batch, self._tokenizer)
             tally.enter(sizes)
+            tally.measure(language_codes(documents.batch), ending.measures(documents.batch))
             drops: list[Drop | None] = [None] * len(documents)
             while row < len(verdicts) and verdicts["position"][row] < position + len(documents):
                 verdict = verdicts[row]
                 place = int(verdict["position"]) - position
-                cluster, similarity = int(verdict["cluster"]), round(float(verdict["similarity"]), 4)
-                name, exact, drop = documents.batch.ids[place], bool(verdict["exact"]), bool(verdict["drop"])
-                clusters.write(
-                    {"cluster": cluster, "id": name, "kept": not drop, "exact": exact, "similarity": similarity}
-                )
-                if drop:
-                    detail = {"cluster": cluster, "similarity": similarity}
-                    drops[place] = Drop(EXACT if exact else NEAR, detail)
+                if member := ending.member(verdict, documents.batch.ids[place]):
+                    clusters.write(member)
+                drops[place] = ending.drop(verdict)
                 row += 1
             position += len(documents)
-            decisions = decide(documents, drops, sizes, DEDUPLICATE, self._mask(phase + 1))
+            decisions = decide(documents, drops, sizes, ending.step, self._mask(phase + 1))
             for decision in decisions:
                 tally.drop(decision)
             output.decide(decisions)
@@ -158,7 +160,7 @@ class CorpusWork:
         return Drop(NOT_DRAWN if any(s.part_of(*facts) >= 0 for s in self.plan.recipe.mixtures) else NO_PART)
 
     def _stored(self, phase: int, number: int) -> Iterator[Documents]:
-        source = self.plan.recipe.sources[self.plan.shards[number].source].name
+        source = self.plan.inputs[self.plan.shards[number].source].name
         return stored_documents(self.plan.files_of(self.directory, phase, number).documents, source)
 
     def _output(self, phase: int, files: ShardFiles) -> PhaseOutput:
@@ -176,19 +178,17 @@ class CorpusWork:
         return self._mask_at(max(before, default=-1) + 1)
 
     def _mask_at(self, step: int) -> Step | None:
-        if self._privacy is None or step > self._privacy:
-            return None
-        return self._steps[self._privacy]
+        return None if self._privacy is None or step > self._privacy else self._steps[self._privacy]
 
 
-def duplicates_file(directory: Path, plan: CorpusPlan, phase: int, shard: int) -> Path:
-    """What `find_duplicates` says about a shard after a phase."""
-    return directory / f"{plan.global_key(phase)}.duplicates.{shard:06d}.npy"
+def verdicts_file(directory: Path, plan: CorpusPlan, phase: int, shard: int) -> Path:
+    """What the global step after a phase says about a shard."""
+    return directory / f"{plan.global_key(phase)}.verdicts.{shard:06d}.npy"
 
 
-def duplicates_marker(directory: Path, plan: CorpusPlan, phase: int) -> Path:
-    """The marker of the duplicates found after a phase."""
-    return directory / f"{plan.global_key(phase)}.duplicates.json"
+def verdicts_marker(directory: Path, plan: CorpusPlan, phase: int) -> Path:
+    """The marker of the verdicts after a phase; holds the global step's counts."""
+    return directory / f"{plan.global_key(phase)}.verdicts.json"
 
 
 def plans_file(directory: Path, plan: CorpusPlan) -> Path:
