@@ -69,6 +69,10 @@ class DeduplicateConfig(GlobalStepConfig):
     memory: Annotated[int, Field(ge=1 << 20)] = 1 << 30
     """Bytes that the search over all shards may hold, beside 8 mapped bytes a document; decides time, no outcome."""
 
+    def row_facts(self) -> Mapping[str, Any]:
+        """All but what is done with the rows."""
+        return self.model_dump(mode="json", exclude={"exact", "near", "threshold", "verify", "keep", "memory"})
+
     def signer(self, resources: Resources) -> Signer:
         """Rows of `row_dtype`, of the text and language of a document alone. It keeps buffers."""
         from data_tools import _text

@@ -1,7 +1,7 @@
 """What a run has to do: the shards of its input, the phases of its steps, and the key of each piece of work.
 
 A phase is a row of steps that look at one document at a time. The first reads the input; each further one begins where
-all shards had to be known (duplicates) and reads what the one before let pass. Then the stages are written, for which
+all shards had to be known (duplicates), or after steps that are dear, and reads what the one before let pass. Then the stages are written, for which
 all shards have to be known too. A piece of work is a shard in a phase. Its key is a digest of all that decides its
 result, and names its files.
 """
@@ -36,7 +36,9 @@ class CorpusShard:
 
 @dataclass(frozen=True)
 class Phase:
-    """Some steps by their number in the recipe; `ending` stands between this phase and the next, or is None."""
+    """Some steps by their number in the recipe; `ending` is the global step between this phase and the next, if there
+    is one.
+    """
 
     steps: tuple[int, ...]
     ending: GlobalStepConfig | None
@@ -105,12 +107,12 @@ class CorpusPlan:
             "tokenizer": tokenizer_digest,
             "seed": recipe.seed,
         }
-        self._chain = self._chain_digests()
+        self._chain, endings = self._chain_digests()
         inputs = [self._input_digest(shard) for shard in self.shards]
         self._inputs = inputs
         self._global_keys = [
-            digest_of({**self._facts, "chain": chain, "inputs": inputs, "phase": phase})
-            for phase, chain in enumerate(self._chain)
+            digest_of({**self._facts, "chain": chain, "ending": ending, "inputs": inputs, "phase": phase})
+            for phase, (chain, ending) in enumerate(zip(self._chain, endings))
         ]
         stages = [stage.model_dump(mode="json") for stage in recipe.mixtures]
         judged = [recipe.max_bad_fraction, recipe.allow_truncated]
@@ -136,15 +138,20 @@ class CorpusPlan:
         pieces = {self.key(p, s) for p in range(len(self.phases) + 1) for s in range(len(self.shards))}
         return pieces | {self.global_key(phase) for phase in range(len(self.phases))}
 
-    def _chain_digests(self) -> list[str]:
-        """For each phase a digest of all steps up to its end, with the files that they read."""
+    def _chain_digests(self) -> tuple[list[str], list[str]]:
+        """For each phase a digest of all that decides what its pieces hold, and one of its global step."""
         digests = self.recipe.step_digests()
-        found: list[str] = []
+        chains: list[str] = []
+        endings: list[str] = []
         end = 0
         for phase in self.phases:
-            end += len(phase.steps) + (phase.ending is not None)
-            found.append(digest_of({"steps": digests[:end], "phase": len(found)}))
-        return found
+            end += len(phase.steps)
+            ending = None if phase.ending is None else digests[end]
+            steps = [digest.whole for digest in digests[:end]]
+            chains.append(digest_of({"steps": steps, "rows": ending and ending.rows, "phase": len(chains)}))
+            endings.append("" if ending is None else ending.whole)
+            end += ending is not None
+        return chains, endings
 
     def _input_digest(self, shard: CorpusShard) -> str:
         file, source = self.files[shard.file], self.inputs[shard.source]
@@ -164,6 +171,9 @@ def _phases(steps: Sequence[StepConfig]) -> list[Phase]:
     row: list[int] = []
     for number, step in enumerate(steps):
         if isinstance(step, GlobalStepConfig):
+            if step.apart and row:
+                phases.append(Phase(tuple(row), None))
+                row = []
             phases.append(Phase(tuple(row), step))
             row = []
         else:

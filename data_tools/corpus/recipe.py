@@ -2,16 +2,16 @@
 has in common with the recipe of dialogues.
 """
 
-import hashlib
 import os
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from data_tools.config_files import ConfigFileError, config_hash, load_model
+from data_tools.commits import digest_of
+from data_tools.config_files import ConfigFileError, load_model
 from data_tools.corpus.batch import Row, Step, normal_language
 from data_tools.corpus.decontaminate import DecontaminateConfig
 from data_tools.corpus.deduplicate import DeduplicateConfig
@@ -22,7 +22,7 @@ from data_tools.corpus.normalise import NormaliseConfig
 from data_tools.corpus.privacy import PrivacyConfig
 from data_tools.corpus.quality import QualityConfig
 from data_tools.corpus.rules import RulesConfig
-from data_tools.corpus.step_config import Resources, StepConfig
+from data_tools.corpus.step_config import GlobalStepConfig, Resources, StepConfig
 from data_tools.files import ReadOptions
 from data_tools.indexing import IndexOptions
 from data_tools.inputs import InputError
@@ -104,6 +104,13 @@ class Source(BaseModel):
         return self
 
 
+class StepDigest(NamedTuple):
+    """Of all that decides a step's outcomes; and, of a global step, its rows."""
+
+    whole: str
+    rows: str
+
+
 class ChainRecipe(BaseModel):
     """What the runner has to know, whatever goes through the steps."""
 
@@ -167,15 +174,15 @@ class ChainRecipe(BaseModel):
         """Files of records that were refused before the runner read."""
         return ()
 
-    def step_digests(self) -> list[str]:
-        """For each step a digest over its configuration and the contents of the files that it names.
+    def step_digests(self) -> list[StepDigest]:
+        """For each step the digests over its configuration and the contents of the files that it names.
 
         Raises:
             InputError: a file is not there.
         """
         digests = []
         for number, step in enumerate(self.chain):
-            parts = [config_hash(step)]
+            parts = []
             for path in _all_files(step.files()):
                 try:
                     parts.append(sha256_file(path))
@@ -183,7 +190,9 @@ class ChainRecipe(BaseModel):
                     raise InputError(
                         f"steps.{number} ({step.step}): {path} cannot be read: {error.strerror}"
                     ) from error
-            digests.append(hashlib.sha256(" ".join(parts).encode()).hexdigest())
+            rows = step.row_facts() if isinstance(step, GlobalStepConfig) else step.model_dump(mode="json")
+            whole = digest_of({"config": step.model_dump(mode="json"), "files": parts})
+            digests.append(StepDigest(whole, digest_of({"config": rows, "files": parts})))
         return digests
 
 

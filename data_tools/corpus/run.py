@@ -24,6 +24,7 @@ from data_tools.indexing import build_index
 from data_tools.inputs import InputError
 from data_tools.pool import Pool
 from data_tools.publish import LOCK, exclusive
+from data_tools.samples import sample_encoder
 from data_tools.tokenizers import Tokenizer, TokenizerError, load_tokenizer
 
 Progress = Callable[[str, int, int], None]  # what is being done, how much of it is done, how much there is
@@ -80,7 +81,7 @@ class CorpusRun:
         return ", ".join(self.recipe.chain[number].step for number in self.plan.phases[phase].steps) or "read"
 
     def settle(self, phase: int, on_progress: Progress = lambda title, done, total: None) -> None:
-        """Find what needs all shards after a phase: a global step's verdicts, or what of each part enters the stages."""
+        """Find what needs all shards after a phase: a global step's verdicts; after the last, what of each part enters the stages."""
         if phase == len(self.plan.phases):
             return
         pieces = [self.plan.files_of(self.directory, phase, shard) for shard in range(len(self.plan.shards))]
@@ -100,7 +101,7 @@ class CorpusRun:
             )
             shutil.rmtree(scratch)
             commit(marker, counts, outputs)
-        else:
+        elif phase == len(self.plan.phases) - 1:
             marker = plans_file(self.directory, self.plan)
             if committed(marker) is None:
                 plans = plan_stages(self.recipe.mixtures, (np.load(files.census) for files in pieces))
@@ -196,7 +197,10 @@ def index_stages(recipe: ChainRecipe, workers: int, on_progress: Progress = lamb
 
 def _load(recipe: ChainRecipe) -> Tokenizer:
     try:
-        return load_tokenizer(recipe.tokenizer, eod=recipe.eod)
+        tokenizer = load_tokenizer(recipe.tokenizer, eod=recipe.eod)
+        if recipe.index:
+            sample_encoder(recipe.index_options, tokenizer)  # now, not after hours, if they do not fit each other
+        return tokenizer
     except TokenizerError as error:
         raise InputError(f"tokenizer: {error}") from error
 

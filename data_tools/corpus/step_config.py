@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +52,14 @@ class GlobalStepConfig(StepConfig):
     Beside the steps before it each document gets a row (`signer`); when all shards have theirs, `settle` works on the
     files of rows alone and writes verdicts; each shard then applies its own (`drop`, `member`).
     """
+
+    apart: ClassVar[bool] = False
+    """Whether rows are made in a phase of their own, because the steps before are too dear to be done again when
+    something changes here."""
+
+    def row_facts(self) -> Mapping[str, Any]:
+        """What of the configuration decides the rows, beside `files`: when nothing of it changes, rows are kept."""
+        return self.model_dump(mode="json")
 
     def build(self, resources: Resources) -> NoReturn:
         """No step of a batch."""

@@ -85,12 +85,17 @@ class CorpusWork:
     def _go_on(self, phase: int, number: int, files: ShardFiles) -> None:
         chain = self._chain(phase)
         ending = self.plan.phases[phase - 1].ending
-        assert ending is not None
-        tally = StepTally(ending.scales, {})
+        steps: dict[str, Any] = {}
         with self._output(phase, files) as output, RecordWriter(files.clusters, sync=False) as clusters:
-            for batch in self._judged(ending, phase - 1, number, tally, clusters, output):
-                output.write(*chain(batch))
-        steps = {ending.step: tally.to_json(), **_tallies(chain)}
+            if ending is None:
+                for batch in self._stored(phase - 1, number):
+                    output.write(*chain(batch))
+            else:
+                tally = StepTally(ending.scales, {})
+                for batch in self._judged(ending, phase - 1, number, tally, clusters, output):
+                    output.write(*chain(batch))
+                steps[ending.step] = tally.to_json()
+        steps |= _tallies(chain)
         commit(files.marker, {"steps": steps, "documents": output.documents}, [files.clusters, *output.files])
 
     def _judged(
