@@ -211,6 +211,7 @@ def _without_bom(data: bytes | bytearray, offset: int) -> bytes | bytearray:
     return data[len(_BOM) :] if offset == 0 and data.startswith(_BOM) else data
 
 
+_SPACE = re.compile(rb"[ \t\r\n]*")
 _OUTSIDE = re.compile(rb'["\[\]{}]')
 _OUTSIDE_TOP = re.compile(rb'["\[\]{},]')
 _INSIDE = re.compile(rb'["\\]')
@@ -256,11 +257,12 @@ def split_array(chunks: Iterable[bytes], *, limit: int) -> Iterator[Piece]:
                 depth, position = 1, position + 1
                 continue
             if begin is None:
-                stripped = chunk[position:].lstrip()
-                position = len(chunk) - len(stripped)
+                space = _SPACE.match(chunk, position)
+                assert space is not None  # it matches nothing at all, too
+                position = space.end()
                 number += chunk.count(b"\n", line_mark, position)
                 line_mark = position
-                if not stripped:
+                if position == len(chunk):
                     break
                 begin = number, offset + position
             mark = position
