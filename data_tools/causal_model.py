@@ -22,7 +22,7 @@ from data_tools.local_model import _libraries
 
 _SHORTEST = 32  # rows are padded to a multiple of it, longer ones to a multiple of a quarter of a power of two
 _LOGITS_BYTES = 1 << 30  # of a forward pass that needs the logits of all its tokens
-_CPU_TOKENS = 1024  # of a forward pass: more do not make a CPU faster
+_CPU_TOKENS = 512  # of a forward pass: more do not make a CPU faster
 
 
 class CausalSettings(BaseModel):
@@ -136,7 +136,7 @@ def load_causal_model(settings: CausalSettings, key: str = "model") -> CausalMod
     """The model that `settings` name; `key` is what error messages call them.
 
     Raises:
-        InputError: torch or transformers is not installed, no such model, one without a tokenizer or without a head
+        InputError: torch or transformers is not installed, no such model, one without its tokenizer or without a head
             that foretells the next token, a GPU is asked for and not there.
     """
     torch, transformers = _libraries()
@@ -156,9 +156,10 @@ def load_causal_model(settings: CausalSettings, key: str = "model") -> CausalMod
             "tokenizer beside it"
         ) from error
     try:
-        model, found = transformers.AutoModelForCausalLM.from_pretrained(
-            place, dtype=torch.bfloat16 if half else torch.float32, output_loading_info=True, **local
-        )
+        with _without_bars(transformers.utils.logging):
+            model, found = transformers.AutoModelForCausalLM.from_pretrained(
+                place, dtype=torch.bfloat16 if half else torch.float32, output_loading_info=True, **local
+            )
     except Exception as error:
         raise InputError(
             f"{key}.model is {place}, which cannot be loaded ({_first_line(error)}): name a directory with a causal "
@@ -169,6 +170,12 @@ def load_causal_model(settings: CausalSettings, key: str = "model") -> CausalMod
             f"{key}.model is {place}, which lacks {', '.join(missing[:3])}: it was saved without the head that "
             "foretells the next token, or is no causal language model"
         )
+    ids, rows = coder.vocab_size, model.get_input_embeddings().weight.shape[0]
+    if ids > rows:
+        raise InputError(
+            f"{key}.model is {place}, whose tokenizer has {ids} ids and whose model {rows}: they do not belong "
+            "together, save the model's own tokenizer beside it"
+        )
     if device == "cpu" and os.environ.get("RAYON_NUM_THREADS") == "1":  # a worker of several: see data_tools.pool
         torch.set_num_threads(1)
     loaded = CausalModel(settings, model.eval().to(device), coder, device)
@@ -178,15 +185,20 @@ def load_causal_model(settings: CausalSettings, key: str = "model") -> CausalMod
 
 
 def _device(settings: CausalSettings, key: str) -> str:
-    """torch's name of the device of this process: worker processes take the GPUs in turn."""
     torch, _ = _libraries()
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if settings.device == "cuda" and not count:
         raise InputError(f"{key}.device is cuda, and torch finds no GPU: set it to auto or cpu")
     if settings.device == "cpu" or not count:
         return "cpu"
-    identity = multiprocessing.current_process()._identity  # (): the first process; (3,): the third that it spawned
-    return f"cuda:{(identity[0] - 1) % count if identity else 0}"
+    return f"cuda:{gpu_of_process(multiprocessing.current_process()._identity, count)}"
+
+
+def gpu_of_process(identity: tuple[int, ...], count: int) -> int:
+    """Which of `count` GPUs a process works on: they are taken in turn by the processes that multiprocessing starts,
+    whose identities are (1,), (2,), …; the first process of all has (), and takes the first GPU.
+    """
+    return (identity[-1] - 1) % count if identity else 0
 
 
 def _is_causal(loaded: CausalModel) -> bool:
@@ -215,6 +227,18 @@ def _only_last(head: Any, lengths_R: npt.NDArray[np.int64]) -> Iterator[None]:
         yield
     finally:
         hook.remove()
+
+
+@contextmanager
+def _without_bars(bars: Any) -> Iterator[None]:
+    """transformers shows how far it has loaded, in the midst of what the command says."""
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()
 
 
 def _padded(length: int) -> int:
