@@ -1,12 +1,12 @@
 """Asking: many requests at once, results in the order of the requests."""
 
 import asyncio
-import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Generator, Iterable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
+from data_tools.llm.blocking import blocking
 from data_tools.llm.budget import BYTES_PER_TOKEN, CountTokens, Estimate, count_by_bytes, estimate
 from data_tools.llm.cache import AnswerCache
 from data_tools.llm.config import ModelConfig
@@ -48,25 +48,7 @@ class LanguageModel:
             NotRecordedError: a replay lacks a request.
             StorageError: the cache's disk is full.
         """
-        loop = asyncio.new_event_loop()
-        thread = threading.Thread(target=loop.run_forever, name="language-model", daemon=True)
-        thread.start()
-        results = self.results(requests)
-
-        async def following() -> Result | None:
-            return await anext(results, None)
-
-        async def shut() -> None:
-            await results.aclose()
-
-        try:
-            while (result := asyncio.run_coroutine_threadsafe(following(), loop).result()) is not None:
-                yield result
-        finally:
-            asyncio.run_coroutine_threadsafe(shut(), loop).result()
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            loop.close()
+        return blocking(self.results(requests), "language-model")
 
     async def results(self, requests: Iterable[Request]) -> AsyncGenerator[Result, None]:
         """`ask` for callers that are asynchronous themselves."""

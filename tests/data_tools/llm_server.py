@@ -17,7 +17,8 @@ Rule = Callable[[dict[str, Any], int], str]
 """(body of the request, how often this body came before) → the model's words."""
 Faults = Callable[[int, dict[str, Any]], str | None]
 """(number of the call from 0, body) → a fault's name, or None for an answer. Names: 429, 429-date, 500, 400, 401, 307,
-quota, hang, cut (in the middle of the body), drop (no byte of an answer), bad-json, no-choices, null, no-usage."""
+quota, hang, cut (in the middle of the body), drop (no byte of an answer), bad-json, no-choices, null, no-usage, length
+(an answer cut off by max_tokens), filtered."""
 
 
 def tokens(text: str) -> int:
@@ -48,6 +49,38 @@ def label_by_words(body: dict[str, Any], repetition: int) -> str:
     code, text = asked_about(body)
     medical = ("patient" in text or "患者" in text) != ("unsure" in text and repetition % 2 == 1)
     return json.dumps({"document": code, "label": "medical" if medical else "other"})
+
+
+_FENCES = {
+    "conversation": ("conversation", "对话"),
+    "first": ("first answer", "第一个回答"),
+    "second": ("second answer", "第二个回答"),
+}
+
+
+def asked_to_compare(body: dict[str, Any]) -> tuple[str, dict[str, str], str]:
+    """The code of a judge's prompt, its texts (conversation, first, second), and all that stands outside of the fences:
+    read as the prompt specifies it, by the code in its last line.
+    """
+    user = body["messages"][-1]["content"]
+    last = re.search(r"(?:The code is|代码是) ([0-9a-f]{12})[.。].*\Z", user.rpartition("\n")[2])
+    assert last is not None, user
+    code, texts = last[1], {}
+    outside, begin = "", 0
+    for name, words in _FENCES.items():
+        fence = "|".join(words)
+        edge = rf"----- (?:{fence}) {code} (?:begins|开始) -----\n(.*)\n----- (?:{fence}) {code} (?:ends|结束) -----"
+        (found,) = re.finditer(edge, user, re.DOTALL)
+        texts[name] = found[1]
+        outside += user[begin : found.start(1)]
+        begin = found.end(1)
+    return code, texts, "\n".join([message["content"] for message in body["messages"][:-1]] + [outside + user[begin:]])
+
+
+def verdict(code: str, better: str, **changes: Any) -> str:
+    """A judge's line of JSON, all five for the same answer but for `changes`."""
+    names = ("fluency", "relevance", "completeness", "proficiency", "overall")
+    return json.dumps({"comparison": code, **dict.fromkeys(names, better), **changes})
 
 
 class LanguageModelServer:
@@ -174,11 +207,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, fixture: LanguageModelServer, body: dict[str, Any], repetition: int, fault: str | None) -> None:
         text = None if fault == "null" else fixture.rule(body, repetition)
+        ending = {"length": "length", "filtered": "content_filter"}.get(fault or "", "stop")
         answer: dict[str, Any] = {
             "id": "x",
             "object": "chat.completion",
             "model": f"{body['model']}-of-the-fixture",
-            "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
+            "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": ending}],
         }
         if fault != "no-usage":
             used = sum(tokens(message["content"]) for message in body["messages"])
