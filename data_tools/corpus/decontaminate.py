@@ -52,6 +52,10 @@ class DecontaminateConfig(StepConfig):
     """Of Chinese questions. 13 characters are some 8 words."""
     parts: tuple[Part, ...] = ("question", "options", "answer")
     """What of an item is looked for. Answers and explanations only where they have the tokens of an n-gram."""
+    options_alone: bool = True
+    """Options are evidence without their question. False for examination questions among dialogues, where one list of
+    options serves several questions (CMB's B1 type) and one stem several lists ("下列叙述正确的是"): options are then
+    looked for with their question only, if that is too short or if several items have it."""
     common: Annotated[int, Field(ge=1)] = 8
     """An n-gram of more questions than this ("which of the following is the most likely …") is no evidence. A question
     of nothing else is looked for whole."""
@@ -94,13 +98,15 @@ class Decontaminate:
         self.unindexed: list[str] = []
         items = _read(config.files())
         self.items = len(items)
+        asked = Counter(item.texts["question"] for item in items if item.options)
         for item in items:
-            self._add(item)
+            self._add(item, shared=not config.options_alone and asked[item.texts["question"]] > 1)
         self._index.finish()
         looked_for = self.items - len(self.unindexed)
         self.facts: Mapping[str, int] = {"questions": looked_for, "questions too short": len(self.unindexed)}
 
-    def _add(self, item: _Item) -> None:
+    def _add(self, item: _Item, shared: bool) -> None:
+        """`shared`: the question alone is no evidence."""
         from data_tools.corpus.folding import CHARACTERS, UNIT_NAMES, unit_of
 
         unit = unit_of(" ".join((item.texts["question"], *item.options)))
@@ -114,9 +120,10 @@ class Decontaminate:
             return pattern >= 0
 
         found = False
-        if "question" in self.config.parts:
+        shared = shared and bool(item.options) and "options" in self.config.parts
+        if "question" in self.config.parts and not shared:
             found = note(self._index.add_text(item.texts["question"], unit), "question")
-        if "options" in self.config.parts and item.options:
+        if "options" in self.config.parts and item.options and (self.config.options_alone or not found):
             texts = list(item.options) if found else [item.texts["question"], *item.options]
             note(self._index.add_texts(texts, unit, limits.options if found else limits.short), "options")
         for part in ("answer", "explanation"):
