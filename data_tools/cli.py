@@ -1,4 +1,4 @@
-"""`aquila data <verb>`: index, verify, preview, train-tokenizer, and the verbs of `cli_corpus` and `cli_scorers`. Only
+"""`aquila data <verb>`: index, verify, preview, train-tokenizer, and the verbs of the other `cli_*` files. Only
 typer is imported here, so that `--help` is instant.
 """
 
@@ -10,6 +10,8 @@ import typer
 
 from data_tools.cli_common import DATA_FAULT, bar, console, one_sentence
 from data_tools.cli_corpus import corpus, why
+from data_tools.cli_dialogues import dialogues, import_files
+from data_tools.cli_preferences import pairs
 from data_tools.cli_scorers import label, train_scorer
 
 if TYPE_CHECKING:
@@ -29,6 +31,9 @@ app = typer.Typer(
 
 app.command()(corpus)
 app.command()(why)
+app.command()(dialogues)
+app.command("import")(import_files)
+app.command()(pairs)
 app.command()(label)
 app.command()(train_scorer)
 

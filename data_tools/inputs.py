@@ -57,6 +57,15 @@ def resolve_inputs(inputs: Sequence[str], suffixes: Collection[str] = tuple(FORM
     return found
 
 
+def all_files(paths: Sequence[Path]) -> list[Path]:
+    """`paths`, with the files in a directory, in byte order, in its place."""
+    found = []
+    for path in paths:
+        inside = sorted((p for p in path.rglob("*") if p.is_file()), key=os.fsencode) if path.is_dir() else [path]
+        found += inside
+    return found
+
+
 def _suffix(path: Path) -> str:
     """Of the name, without that of a compression; a compressed .parquet is not read."""
     inner = Path(path.stem).suffix if path.suffix in COMPRESSIONS else path.suffix

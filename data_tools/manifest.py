@@ -73,6 +73,19 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
     return content
 
 
+def published(output: Path, digest: str) -> dict[str, Any] | None:
+    """The funnel of a former run in `output`, if it did the same and its files have the sizes it says."""
+    manifest = read_manifest(output / "manifest.json")
+    if manifest is None or manifest.get("plan") != digest:
+        return None
+    for name, facts in manifest["files"].items():
+        path = output / name
+        if not path.exists() or path.stat().st_size != facts["bytes"]:
+            return None
+    funnel: dict[str, Any] = orjson.loads((output / "funnel.json").read_bytes())
+    return funnel
+
+
 def package_versions() -> dict[str, str]:
     """Versions of the packages that decide the bytes of a token dataset."""
     found = {}

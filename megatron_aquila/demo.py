@@ -1,5 +1,5 @@
 """The whole road in small: a raw corpus of a synthetic clinic, its cleaning and mixing, two stages of continued
-pre-training, fine-tuning, preference training, export.
+pre-training; raw dialogues, their selection, fine-tuning; preference pairs, preference training; export.
 
 Everything that runs here is what runs at scale: the recipes are `recipes/tiny/*.yaml`, started by `aquila train`.
 """
@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from data_tools.tokenizers import load_tokenizer
 from megatron_aquila import metrics
 from megatron_aquila.checkpoint import open_checkpoint
 from megatron_aquila.config_loader import load_config
+from megatron_aquila.demo_chat import prepare_dialogues, prepare_pairs
 from megatron_aquila.demo_data import emptied, prepare_data, tiny_recipe
 from megatron_aquila.demo_table import Row, answers, closing_table
 from megatron_aquila.errors import AquilaError
@@ -40,13 +41,14 @@ class Stage:
     name: str
     title: str
     answers: bool  # whether its model takes part in a chat
+    prepare: Callable[[Path, Console], Any] | None = None  # its data, where they are not there from the beginning
 
 
 STAGES = (
     Stage("cpt_stage1", "stage1", "stage 1", "continued pre-training, stage 1", answers=False),
     Stage("cpt_stage2", "stage2", "stage 2", "continued pre-training, stage 2", answers=False),
-    Stage("sft", "sft", "SFT", "supervised fine-tuning", answers=True),
-    Stage("dpo", "dpo", "DPO", "preference training (DPO)", answers=True),
+    Stage("sft", "sft", "SFT", "supervised fine-tuning", answers=True, prepare=prepare_dialogues),
+    Stage("dpo", "dpo", "DPO", "preference training (DPO)", answers=True, prepare=prepare_pairs),
 )
 
 
@@ -75,6 +77,8 @@ def run_demo(directory: Path) -> int:
     rows = [Row("before", _cloze(_untrained(directory), questions))]
     for stage in STAGES:
         console.rule(stage.title, style="dim")
+        if stage.prepare is not None:
+            stage.prepare(directory, console)
         row, examples = _train(directory, stage, questions)
         rows.append(row)
         if examples:
@@ -149,7 +153,7 @@ def _cloze(model: Path, questions: Questions) -> float:
 
 
 def _pairs(directory: Path) -> list[dict[str, Any]]:
-    return _records(directory / "data" / "pairs_valid.jsonl")
+    return _records(directory / "pairs" / "pairs_valid.jsonl")
 
 
 def _records(path: Path) -> list[dict[str, Any]]:

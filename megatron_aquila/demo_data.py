@@ -1,14 +1,15 @@
-"""The demo's data: a raw general corpus of the clinic becomes two stages of text; dialogues and pairs; all indexed."""
+"""The demo's text: a raw general corpus of the clinic becomes two stages of continued pre-training."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
+from pydantic import BaseModel
 from rich.console import Console
 
 from data_tools.chat import get_template
@@ -18,20 +19,19 @@ from data_tools.corpus.page_terminal import plants_table, terminal_summary
 from data_tools.corpus.plants_report import report_plants
 from data_tools.corpus.recipe import Recipe, load_recipe
 from data_tools.corpus.run import build_corpus
-from data_tools.indexing import IndexOptions, build_index
 from data_tools.scorers.training import train_scorer
 from data_tools.tokenizer_training import train_from_texts
 from megatron_aquila.errors import AquilaError
 
 VOCAB_SIZE = 2048
 TEMPLATE = "chatml"
-# of a dialogue, or of each of a pair's two sequences
-MAX_LENGTH = 128
-SAMPLES = {"dialogues": "dialogues", "pairs_train": "pairs", "pairs_valid": "pairs"}  # file → kind
 SCORERS = {"domain": "classification", "quality": "regression"}  # directory → task
 RAW_DOCUMENTS, SEEDS = 7000, 1200
-# The texts that the raw corpus has among everything else.
-_CLEAN = ("medical_stage1.jsonl", "medical_stage2.jsonl", "general.jsonl")
+# What the raw corpus and the raw dialogues have among everything else.
+_CLEAN = (
+    *("medical_stage1.jsonl", "medical_stage2.jsonl", "general.jsonl"),
+    *("dialogues.jsonl", "pairs_train.jsonl", "pairs_valid.jsonl"),
+)
 
 
 def prepare_data(
@@ -42,7 +42,7 @@ def prepare_data(
     seeds: int = SEEDS,
     workers: int | None = None,
 ) -> dict[str, Any]:
-    """Make everything under `directory` that the four stages of training read; prints what became of the raw corpus.
+    """Make everything under `directory` that pre-training reads, and the questions; prints what became of the raw corpus.
 
     workers: processes that the corpus is made with; None: one a core. Returns the corpus's funnel, with "plants".
     """
@@ -51,9 +51,8 @@ def prepare_data(
     counts |= write_raw(data, make_world(seed=0), count=raw_documents, seed_count=seeds)
     console.print(
         f"{counts['plants.jsonl']:,} documents of all kinds as a crawl has them, {counts['seeds.jsonl']:,} labelled "
-        f"ones, {counts['dialogues']:,} dialogues and {counts['pairs_train'] + counts['pairs_valid']:,} pairs of "
-        f"answers, all synthetic, zh and en; {counts['questions']:,} cloze questions, {counts['exact_match']:,} to "
-        "answer in words"
+        f"ones, all synthetic, zh and en; {counts['questions']:,} cloze questions, {counts['exact_match']:,} to answer "
+        "in words"
     )
     tokenizer = emptied(directory / "tokenizer")
     train_from_texts(
@@ -72,14 +71,9 @@ def prepare_data(
     console.print(plants_table(funnel["plants"]))
     console.print(f"The same in a page: {recipe.output / 'funnel.html'}")
 
-    tokens = 0
-    for name, kind in SAMPLES.items():
-        options = IndexOptions(kind=kind, template=TEMPLATE, max_length=MAX_LENGTH)
-        index = build_index([str(data / f"{name}.jsonl")], tokenizer, data / name, options)
-        tokens += index.manifest["counts"]["tokens"]
     console.print(
-        f"{sum(stage['tokens'] for stage in funnel['stages']):,} tokens of text and {tokens:,} of chat, of a "
-        f"sentencepiece vocabulary of {VOCAB_SIZE:,}, indexed in Megatron's format"
+        f"{sum(stage['tokens'] for stage in funnel['stages']):,} tokens of a sentencepiece vocabulary of "
+        f"{VOCAB_SIZE:,}, indexed in Megatron's format"
     )
     return funnel
 
@@ -95,11 +89,14 @@ def _good_texts(seeds: Path) -> Iterator[str]:
 
 
 def corpus_recipe(directory: Path) -> Recipe:
-    """`recipes/tiny/corpus.yaml`, written for the directory `demo`, with every path moved to `directory`."""
-    path = tiny_recipe("corpus")
-    recipe = load_recipe(path).model_dump(mode="json", exclude_unset=True)
-    moves = [f"{key}={directory / Path(value).relative_to('demo')}" for key, value in _paths(recipe)]
-    return load_recipe(path, moves)
+    """`recipes/tiny/corpus.yaml` with every path moved to `directory`."""
+    return load_recipe(tiny_recipe("corpus"), moves("corpus", load_recipe, directory))
+
+
+def moves(name: str, load: Callable[[Path], BaseModel], directory: Path) -> list[str]:
+    """The overrides that move every path of `recipes/tiny/NAME.yaml` from the directory `demo` to `directory`."""
+    recipe = load(tiny_recipe(name)).model_dump(mode="json", exclude_unset=True)
+    return [f"{key}={directory / Path(value).relative_to('demo')}" for key, value in _paths(recipe)]
 
 
 def _paths(value: Any, key: str = "") -> Iterator[tuple[str, str]]:

@@ -17,17 +17,16 @@ import tempfile
 import time
 from pathlib import Path
 
-import psutil
 import yaml
 
 from benchmarks.corpus.texts import sample_texts
+from benchmarks.memory import peaks
 from data_tools.clinic.questions import questions
 from data_tools.clinic.raw import seed_documents
 from data_tools.clinic.world import make_world
 from data_tools.scorers.training import train_scorer
 
 _SENTENCE = re.compile(r"[^。！？.!?\n]+[。！？.!?\n]+")
-_POLL_SECONDS = 0.02
 
 
 def main() -> None:
@@ -92,7 +91,7 @@ def _run(directory: Path, documents: int, workers: int) -> tuple[float, int]:
     process = subprocess.Popen(
         [*command, "--workers", str(workers), "--no-progress"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
     )
-    peaks = _peaks(process)
+    seen = peaks(process)
     seconds = time.perf_counter() - began
     if process.returncode:
         assert process.stderr is not None
@@ -101,23 +100,9 @@ def _run(directory: Path, documents: int, workers: int) -> tuple[float, int]:
     kept = funnel["stages"][0]["documents"] / documents
     print(
         f"{documents:>10,}{size / 1e6:>8.1f}{seconds:>10.1f}{documents / seconds:>14,.0f}{size / 1e6 / seconds:>8.1f}"
-        f"{kept:>8.1%}{' + '.join(f'{peak / 2**20:.0f}' for peak in peaks):>32}"
+        f"{kept:>8.1%}{' + '.join(f'{peak / 2**20:.0f}' for peak in seen):>32}"
     )
-    return seconds, sum(peaks)
-
-
-def _peaks(process: "subprocess.Popen[bytes]") -> list[int]:
-    """The most that each process of a run held (bytes), as seen every 20 ms; first the parent."""
-    seen: dict[int, int] = {}
-    parent = psutil.Process(process.pid)
-    while process.poll() is None:
-        for each in [parent, *parent.children(recursive=True)]:
-            try:
-                seen[each.pid] = max(seen.get(each.pid, 0), each.memory_info().rss)
-            except psutil.Error:  # it has just ended
-                continue
-        time.sleep(_POLL_SECONDS)
-    return [peak for peak in seen.values() if peak > 64 << 20]  # not multiprocessing's resource tracker
+    return seconds, sum(seen)
 
 
 def _write(path: Path, documents: int) -> int:

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.config_files import ConfigFileError, dump_config, load_mapping
-from data_tools.corpus.publication import published
 from data_tools.corpus.recipe import Recipe, load_recipe
 from data_tools.corpus.run import CorpusRun, index_stages, prepare_output
 from data_tools.inputs import InputError
+from data_tools.manifest import published
 from data_tools.publish import atomic_path
 
 SLURM, RAY = "slurm", "ray"

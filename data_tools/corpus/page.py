@@ -6,19 +6,17 @@ content of `funnel.json`: "read", "steps", "stages", "outputs", "recipe", "packa
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from data_tools.corpus.page_charts import bar
-from data_tools.corpus.page_html import Column, Markup, count, details, join, percent, short, size, table, tag
+from data_tools.corpus.page_html import Column, Markup, count, details, join, page, percent, short, size, table, tag
 from data_tools.corpus.page_steps import step_section
 
 Funnel = Mapping[str, Any]
 
 FORMAT, VERSION = "corpus-funnel", 1
-_STYLE = Path(__file__).with_name("assets") / "page.css"
 _FILES_SHOWN = 50
 
 
@@ -40,19 +38,7 @@ def funnel_page(funnel: Funnel) -> str:
         ("files", "Files", _files(funnel)),
         ("recipe", "Recipe", _recipe(funnel)),
     ]
-    sections = [section for section in sections if section[2]]
-    links = [tag("a", title, href=f"#{name}") for name, title, _ in sections]
-    body = [tag("section", tag("h2", title), content, id=name) for name, title, content in sections]
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("title", f"{funnel['name']} · funnel of {noun(funnel)}"),
-        Markup(f"<style>\n{_STYLE.read_text(encoding='utf-8')}</style>"),
-    )
-    page = tag("html", head, tag("body", _headline(funnel), tag("nav", *links), tag("main", *body)), lang="en")
-    return f"<!doctype html>\n{page}\n"
+    return page(f"{funnel['name']} · funnel of {noun(funnel)}", _headline(funnel), sections)
 
 
 def noun(funnel: Funnel) -> str:

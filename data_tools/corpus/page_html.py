@@ -7,6 +7,7 @@ characters that turn the direction of writing, lone surrogates); what would act 
 import html
 import unicodedata
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -131,3 +132,26 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, caption: 
 def details(summary: str, *children: str, is_open: bool = False) -> Markup:
     """A part that the reader opens."""
     return tag("details", tag("summary", summary), *children, open="" if is_open else None)
+
+
+_PAGE_STYLE = Path(__file__).with_name("assets") / "page.css"
+
+
+def page(title: str, headline: Markup, sections: Iterable[tuple[str, str, Markup]], style: str = "") -> str:
+    """A whole page: headline, links to the sections, and the sections (anchor, heading, content) that hold something.
+
+    style: more rules, behind those that the reports share.
+    """
+    shown = [section for section in sections if section[2]]
+    links = [tag("a", heading, href=f"#{anchor}") for anchor, heading, _ in shown]
+    body = [tag("section", tag("h2", heading), content, id=anchor) for anchor, heading, content in shown]
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", title),
+        Markup(f"<style>\n{_PAGE_STYLE.read_text(encoding='utf-8')}{style}</style>"),
+    )
+    whole = tag("html", head, tag("body", headline, tag("nav", *links), tag("main", *body)), lang="en")
+    return f"<!doctype html>\n{whole}\n"

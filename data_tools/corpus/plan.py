@@ -1,8 +1,8 @@
 """What a run has to do: the shards of its input, the phases of its steps, and the key of each piece of work.
 
 A phase is a row of steps that look at one document at a time. The first reads the input; each further one begins where
-all shards had to be known (duplicates), or after steps that are dear, and reads what the one before let pass. Then the stages are written, for which
-all shards have to be known too. A piece of work is a shard in a phase. Its key is a digest of all that decides its
+all shards had to be known (duplicates), or after steps that are dear, and reads what the one before let pass. Then the
+stages are written, for which all shards have to be known too. A piece of work is a shard in a phase. Its key is a digest of all that decides its
 result, and names its files.
 """
 
@@ -73,7 +73,8 @@ class CorpusPlan:
     """The work of one run.
 
     Attributes:
-        inputs: the sources. files: the inputs in document order, as they are now. shards: their parts, in the same order.
+        inputs: the sources.
+        files: the inputs in document order, as they are now. shards: their parts, in the same order.
         phases: the rows of steps; the stages are written after the last.
         digest: over everything that decides the result.
 

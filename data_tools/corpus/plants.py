@@ -1,9 +1,9 @@
-"""What a corpus chain did with what was planted in its input: recall and precision of each step.
+"""What a chain did with what was planted in its input: recall and precision of each step.
 
 The truth is a file of records {"id", "plants": [{"kind", "of"?, "jaccard"?, "values"?}], "medical", "lang"}, one for
-each document (`data_tools.clinic.raw` writes one). A document's fate is (id, step, reason, meta): the step that dropped
-it (or "mix", which no stage took it into) and why, or None twice where it was published; `meta` is what steps noted on
-it.
+each document or dialogue (`data_tools.clinic.raw` and `raw_dialogues` write one). A document's fate is (id, step,
+reason, meta): the step that dropped it (or "mix", which no stage took it into) and why, or None twice where it was
+published; `meta` is what steps noted on it.
 """
 
 from collections import Counter, defaultdict
@@ -30,6 +30,14 @@ CAUGHT_BY: dict[str, tuple[str, ...]] = {
     "duplicate": ("deduplicate",),
     "near-duplicate": ("deduplicate",),
     "question": ("decontaminate",),
+    # of dialogues
+    "bad-shape": ("shape",),
+    "refusal": ("shape",),
+    "unsafe": ("unsafe",),
+    "repeats": ("shape", "select"),
+    "unrelated": ("select",),
+    "poor-answer": ("select",),
+    "too-similar": ("select", "deduplicate"),
 }
 # Copies that must stay: they are too far from their originals.
 LOOK_ALIKE = "look-alike"
@@ -70,7 +78,8 @@ def score_plants(
 ) -> list[dict[str, Any]]:
     """Rows {"step", "kind", "planted", "earlier", "caught", "missed", "recall", "false_alarms", "precision"}.
 
-    `steps` are the chain's, in its order. Each has a row "all", and one a kind where it has several. `earlier` are the
+    `steps` are the chain's, in its order. Each has a row "all", and one a kind where it has several; none where nothing
+    was planted for it, and it took nothing. `earlier` are the
     plants that an earlier step had taken away, so that recall = caught / (caught + missed); for private data and the
     domain, whose marks only published documents show, they are all that were dropped. A false alarm is a document
     that the step dropped though nothing was planted in it that speaks against it there; precision = right drops /
@@ -131,7 +140,7 @@ class _Case:
                 is_right = name in credited or any(step in CAUGHT_BY.get(kind, ()) for kind in kinds_here)
                 right += is_right
                 alarms += not is_right and not self._is_spoilt(record, step)
-        return _rows(step, kinds, right, alarms)
+        return _rows(step, kinds, right, alarms) if kinds or alarms else []
 
     def privacy(self, masked: Callable[[Meta], Mapping[str, int]]) -> list[dict[str, Any]]:
         """Values, not documents, by kind."""

@@ -1,7 +1,8 @@
 """The end of a run: check that nothing got lost, write the report, and move every file to its place.
 
-OUTPUT/documents/STAGE/*.jsonl.zst (of dialogues: OUTPUT/dialogues) are the documents, OUTPUT/decisions/ says what became of every other one,
-OUTPUT/funnel.json and funnel.html are the report. OUTPUT/manifest.json is removed first and written last.
+OUTPUT/documents/STAGE/*.jsonl.zst (of dialogues: OUTPUT/dialogues) are the documents, OUTPUT/decisions/ says what
+became of every other one, OUTPUT/funnel.json and funnel.html are the report. OUTPUT/manifest.json is removed first and
+written last.
 """
 
 import itertools
@@ -41,19 +42,6 @@ _SHOWN_MEMBERS = 6
 
 class CorpusError(RunError):
     """The corpus cannot be made as asked."""
-
-
-def published(output: Path, digest: str) -> dict[str, Any] | None:
-    """The funnel of a former run in `output`, if it did the same and its files have the sizes it says."""
-    manifest = read_manifest(output / "manifest.json")
-    if manifest is None or manifest.get("plan") != digest:
-        return None
-    for name, facts in manifest["files"].items():
-        path = output / name
-        if not path.exists() or path.stat().st_size != facts["bytes"]:
-            return None
-    funnel: dict[str, Any] = orjson.loads((output / "funnel.json").read_bytes())
-    return funnel
 
 
 def publish(plan: CorpusPlan, directory: Path, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -169,7 +157,8 @@ def _judge(plan: CorpusPlan, funnel: dict[str, Any], output: Path) -> None:
     for stage in funnel["stages"]:
         if not stage["documents"]:
             raise CorpusError(
-                f"none of the {recipe.noun} is left for {stage['name']}: see {output / 'funnel.html'} for where they went"
+                f"none of the {recipe.noun} is left for {stage['name']}: see {output / 'funnel.html'} for where they "
+                "went"
             )
 
 

@@ -2,7 +2,6 @@
 has in common with the recipe of dialogues.
 """
 
-import os
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from data_tools.corpus.rules import RulesConfig
 from data_tools.corpus.step_config import GlobalStepConfig, Resources, StepConfig
 from data_tools.files import ReadOptions
 from data_tools.indexing import IndexOptions
-from data_tools.inputs import InputError
+from data_tools.inputs import InputError, all_files
 from data_tools.publish import sha256_file
 from data_tools.records import Document
 
@@ -183,7 +182,7 @@ class ChainRecipe(BaseModel):
         digests = []
         for number, step in enumerate(self.chain):
             parts = []
-            for path in _all_files(step.files()):
+            for path in all_files(step.files()):
                 try:
                     parts.append(sha256_file(path))
                 except OSError as error:
@@ -238,15 +237,6 @@ def refuse_repeated(what: str, names: Sequence[str]) -> None:
     """Raises ValueError when a name is there twice."""
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"{what}: {repeated[0]} is there twice")
-
-
-def _all_files(paths: Sequence[Path]) -> list[Path]:
-    """`paths`, with the files in a directory, in byte order, in its place."""
-    found = []
-    for path in paths:
-        inside = sorted((p for p in path.rglob("*") if p.is_file()), key=os.fsencode) if path.is_dir() else [path]
-        found += inside
-    return found
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:

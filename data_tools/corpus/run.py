@@ -17,11 +17,12 @@ import numpy as np
 from data_tools.commits import commit, committed
 from data_tools.corpus.mix import plan_stages
 from data_tools.corpus.plan import CorpusPlan
-from data_tools.corpus.publication import CorpusError, publish, published
+from data_tools.corpus.publication import CorpusError, publish
 from data_tools.corpus.recipe import ChainRecipe
 from data_tools.corpus.work import CorpusWork, plans_file, verdicts_file, verdicts_marker
 from data_tools.indexing import build_index
 from data_tools.inputs import InputError
+from data_tools.manifest import published
 from data_tools.pool import Pool
 from data_tools.publish import LOCK, exclusive
 from data_tools.samples import sample_encoder
@@ -81,7 +82,9 @@ class CorpusRun:
         return ", ".join(self.recipe.chain[number].step for number in self.plan.phases[phase].steps) or "read"
 
     def settle(self, phase: int, on_progress: Progress = lambda title, done, total: None) -> None:
-        """Find what needs all shards after a phase: a global step's verdicts; after the last, what of each part enters the stages."""
+        """Find what needs all shards after a phase: a global step's verdicts; after the last, what of each part enters
+        the stages.
+        """
         if phase == len(self.plan.phases):
             return
         pieces = [self.plan.files_of(self.directory, phase, shard) for shard in range(len(self.plan.shards))]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from data_tools.labelling.config import DOMAIN_LABELS, HIGHEST_SCORE, LOWEST_SCORE, LabelConfig
+from data_tools.labelling.config import DOMAIN_LABELS, SCORES, LabelConfig
 from data_tools.llm import Answer, Failure, Result
 from data_tools.prompts import VerdictError, read_label, read_score
 from data_tools.records import Document
@@ -15,7 +15,9 @@ _AUDIT_CHARACTERS = 400
 
 @dataclass(frozen=True)
 class Question:
-    """A sampled document, and how the model is asked about it: `code` is what its verdict must repeat."""
+    """A sampled document or exchange, as a seed, and how the model is asked about it: `code` is what its verdict must
+    repeat.
+    """
 
     document: Document
     language: str
@@ -80,7 +82,7 @@ def judge(
 def _verdict(answer: Answer, code: str, task: str) -> str | float:
     if task == "domain":
         return read_label(answer.text, code, DOMAIN_LABELS)
-    return read_score(answer.text, code, LOWEST_SCORE, HIGHEST_SCORE)
+    return read_score(answer.text, code, *SCORES[task])
 
 
 def _agreed(verdicts: Sequence[str | float | None], asked: int, config: LabelConfig) -> tuple[str, str | float | None]:

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 DOMAIN_LABELS = ("medical", "other")
-LOWEST_SCORE, HIGHEST_SCORE = 0, 6
+SCORES: Mapping[str, tuple[float, float]] = {"quality": (0, 6), "complexity": (1, 6), "response-quality": (1, 6)}
+"""The lowest and the highest score of a task. Quality: the paper's scale; the other two: Deita's."""
+DIALOGUE_TASKS = ("complexity", "response-quality")
 
 
 class LabellingError(Exception):
@@ -18,11 +20,16 @@ class LabelConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    task: Literal["domain", "quality"]
+    task: Literal["domain", "quality", "complexity", "response-quality"]
+    """domain, quality: of documents. complexity, response-quality: of dialogues, each exchange by itself; what Deita
+    (arXiv 2312.15685) calls complexity of the instruction and quality of the response, for scorers that the step
+    `deita` takes. The judge gives one score on anchored levels, where Deita has variants of a seed ranked together."""
     samples: Mapping[Literal["zh", "en"], Annotated[int, Field(ge=1)]] = Field(
         default={"zh": 10_000, "en": 10_000}, min_length=1
     )
-    """Documents of each language: equal numbers bring a corpus that is mostly of one language to the paper's 1:1."""
+    """Documents (or exchanges) of each language: equal numbers bring a corpus that is mostly of one language to the
+    paper's 1:1.
+    """
     seed: int = 0
     """Another seed, another sample."""
     repeats: int = Field(default=2, ge=1)
@@ -30,9 +37,18 @@ class LabelConfig(BaseModel):
     max_difference: float = Field(default=2, gt=0)
     """A document whose scores differ by this or more is dropped. Paper: "about 2 points"."""
     max_characters: int = Field(default=4000, ge=1)
-    """The model sees so much of a document's beginning, and so much becomes the seed's text."""
+    """The model sees so much of a document's beginning (of a question's, and of an answer's), and so much becomes the
+    seed's text."""
     max_failed_fraction: float = Field(default=0.05, ge=0, le=1)
     """Nothing is published where more of the documents than this got no answer."""
     text_keys: tuple[str, ...] = Field(default=("text",), min_length=1)
-    """Fields that hold the text; several are joined by a line end."""
+    """Fields that hold the text of a document; several are joined by a line end. Dialogues have `messages`."""
     id_key: str = "id"
+
+    @model_validator(mode="after")
+    def _fields_of_documents(self) -> "LabelConfig":
+        if self.task in DIALOGUE_TASKS and {"text_keys", "id_key"} & self.model_fields_set:
+            raise ValueError(
+                f"the task {self.task} labels dialogues, which have no text_keys and no id_key: leave them out"
+            )
+        return self

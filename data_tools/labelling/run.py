@@ -31,7 +31,8 @@ def label(
     read: ReadOptions | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Sample the documents of `inputs`, ask `model` about each, and publish the seeds on which its answers agree.
+    """Sample the documents, or the exchanges of the dialogues, of `inputs`, ask `model` about each, and publish the
+    seeds on which its answers agree.
 
     `output` (.jsonl, .jsonl.gz, .jsonl.zst) gets {"id", "text", "label" | "score", "lang", "source", "labels"},
     `labels` being the single verdicts; beside it OUTPUT.manifest.json, which is returned, OUTPUT.dropped.jsonl with
@@ -62,7 +63,7 @@ def label(
             quarantine.path.unlink(missing_ok=True)
             with quarantine:
                 sample = draw_sample(paths, config, read or ReadOptions(), quarantine)
-            sampled = Counter(language for language, _ in sample.drawn)
+            sampled = Counter(subject.language for subject in sample.drawn)
             prompts = _prompts(config)
             counts = _ask(_questions(sample, prompts), output, config, model, progress)
             manifest = {
@@ -108,12 +109,14 @@ def _beside(output: Path, what: str) -> Path:
 
 
 def _prompts(config: LabelConfig) -> dict[str, Prompt]:
-    return {language: load_prompt(config.task, _PROMPT_VERSION, language) for language in sorted(config.samples)}
+    name = config.task.replace("-", "_")
+    return {language: load_prompt(name, _PROMPT_VERSION, language) for language in sorted(config.samples)}
 
 
 def _questions(sample: Sample, prompts: Mapping[str, Prompt]) -> list[Question]:
     return [
-        Question(document, language, *prompts[language].messages(document.text)) for language, document in sample.drawn
+        Question(subject.document, subject.language, *prompts[subject.language].messages(subject.shown))
+        for subject in sample.drawn
     ]
 
 

@@ -114,7 +114,7 @@ def test_the_sample_is_uniform_and_does_not_depend_on_the_order(tmp_path: Path) 
     def sampled(name: str, seed: int) -> list[str]:
         config = LabelConfig(task="domain", samples={"zh": 10}, seed=seed)
         sample = draw_sample([tmp_path / name], config, ReadOptions(), None)
-        return [document.id for _, document in sample.drawn]
+        return [subject.document.id for subject in sample.drawn]
 
     documents = [{"id": str(number), "text": f"患者第{number}号"} for number in range(40)]
     for name, order in (("straight.jsonl", documents), ("turned.jsonl", [*documents[::-1], *documents])):
