@@ -74,7 +74,7 @@ def run_demo(directory: Path) -> int:
     prepare_data(directory, console)
     questions = Questions(*(_records(directory / "data" / f"{name}.jsonl") for name in ("questions", "exact_match")))
 
-    rows = [Row("before", _cloze(_untrained(directory), questions))]
+    rows = [Row("before", _cloze(untrained(directory), questions))]
     for stage in STAGES:
         console.rule(stage.title, style="dim")
         if stage.prepare is not None:
@@ -102,7 +102,7 @@ def overrides(directory: Path, stage: str) -> list[str]:
     return [f"{key}={directory / path.relative_to('demo')}" for key, path in paths.items()]
 
 
-def _untrained(directory: Path) -> Path:
+def untrained(directory: Path) -> Path:
     """The very weights that stage 1 starts from, exported."""
     from megatron_aquila.engine.device import choose_device
 

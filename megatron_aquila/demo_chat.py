@@ -29,7 +29,7 @@ from data_tools.preferences.run import build_pairs
 from data_tools.scorers.training import train_scorer
 from megatron_aquila.demo_data import emptied, moves, tiny_recipe
 
-RAW_DIALOGUES, SEED_DIALOGUES = 4600, 600
+RAW_DIALOGUES, SEED_DIALOGUES = 4600, 1500
 SCORERS = ("complexity", "response-quality")  # tasks of `aquila data label`
 
 
@@ -80,8 +80,8 @@ def _train_scorer(directory: Path, task: str, url: str, seeds: int) -> None:
     labelled = directory / "data" / f"labelled_{task}.jsonl"
     for path in (labelled, manifest_path(labelled)):
         path.unlink(missing_ok=True)
-    # All exchanges there are: half of the seeds are in each language, and few have more than three.
-    config = LabelConfig.model_validate({"task": task, "samples": {"zh": seeds, "en": seeds}})
+    # As many exchanges of each language as there are seeds; once each, for rules never change their mind.
+    config = LabelConfig.model_validate({"task": task, "samples": {"zh": seeds, "en": seeds}, "repeats": 1})
     model = ModelConfig(model=MODEL, base_url=url, cache=directory / "answers")
     label([str(directory / "data" / SEEDS)], labelled, config, LanguageModel(model))
     output = emptied(directory / "scorers" / task.replace("-", "_"))

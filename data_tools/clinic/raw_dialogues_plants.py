@@ -20,20 +20,6 @@ from data_tools.dialogues.importers.cmb import CMB
 Turn = tuple[str, str]
 Plant = dict[str, Any]
 
-# The steps whose drop of such a dialogue is right; the first of them that a chain has is asked for it.
-CAUGHT_BY: dict[str, tuple[str, ...]] = {
-    "wrong-language": ("language", "shape"),
-    "bad-shape": ("shape",),
-    "refusal": ("shape",),
-    "unsafe": ("unsafe",),
-    "duplicate": ("deduplicate",),
-    "near-duplicate": ("deduplicate",),
-    "question": ("decontaminate",),
-    "unrelated": ("select",),
-    "repeats": ("select", "shape"),
-    "poor-answer": ("select",),
-    "too-similar": ("select",),
-}
 MANNER_KINDS = (*MANNERS, "curt", "rambling")
 # Words of an English text and characters of a Chinese one in a shingle: those of the step `deduplicate`.
 _SHINGLE: dict[Language, int] = {"en": 5, "zh": 8}

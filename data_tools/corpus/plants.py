@@ -20,7 +20,7 @@ Fate = tuple[str, str | None, str | None, Meta]
 # The steps whose drop of such a document is right; the first of them that a chain has is asked for it.
 CAUGHT_BY: dict[str, tuple[str, ...]] = {
     "broken-text": ("normalise", "language", "rules", "quality"),
-    "wrong-language": ("language",),
+    "wrong-language": ("language", "shape"),
     "advertisement": ("rules", "quality"),
     "boilerplate": ("rules", "quality"),
     "symbols": ("rules", "normalise", "language", "quality"),
@@ -34,10 +34,10 @@ CAUGHT_BY: dict[str, tuple[str, ...]] = {
     "bad-shape": ("shape",),
     "refusal": ("shape",),
     "unsafe": ("unsafe",),
-    "repeats": ("shape", "select"),
+    "repeats": ("select", "shape"),
     "unrelated": ("select",),
     "poor-answer": ("select",),
-    "too-similar": ("select", "deduplicate"),
+    "too-similar": ("select",),
 }
 # Copies that must stay: they are too far from their originals.
 LOOK_ALIKE = "look-alike"

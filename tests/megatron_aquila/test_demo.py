@@ -9,10 +9,13 @@ import orjson
 import pytest
 from rich.console import Console
 
+from data_tools.dialogues.recipe import load_recipe as load_dialogues
 from data_tools.manifest import manifest_path, read_manifest
+from data_tools.preferences.recipe import load_pairs_recipe
 from megatron_aquila.config_loader import load_config
-from megatron_aquila.demo import STAGES, overrides
-from megatron_aquila.demo_data import MAX_LENGTH, SAMPLES, TEMPLATE, corpus_recipe, prepare_data, tiny_recipe
+from megatron_aquila.demo import STAGES, overrides, untrained
+from megatron_aquila.demo_chat import prepare_dialogues, prepare_pairs
+from megatron_aquila.demo_data import TEMPLATE, corpus_recipe, moves, prepare_data, tiny_recipe
 from megatron_aquila.demo_table import Row, closing_table
 
 SMALL: dict[str, Any] = {"raw_documents": 500, "seeds": 600, "workers": 1}
@@ -24,7 +27,7 @@ def test_a_recipe_is_moved_with_every_path_it_has(stage: str, tmp_path: Path) ->
     moved = load_config(tiny_recipe(stage), overrides(tmp_path / "elsewhere", stage))
     assert moved.output == tmp_path / "elsewhere" / "runs" / moved.output.name
     assert '"demo/' not in moved.model_dump_json()
-    text = "corpus" if stage.startswith("cpt") else "data"
+    text = {"sft": "sft", "dpo": "pairs"}.get(stage, "corpus")
     assert {corpus.path.parent for corpus in (*moved.data.train, *(moved.data.valid or ()))} == {
         tmp_path / "elsewhere" / text
     }
@@ -90,25 +93,52 @@ def test_the_stages_are_what_training_reads(prepared: tuple[Path, dict[str, Any]
         tokens = _manifest(directory / "corpus" / stage["name"])["counts"]["tokens"]
         documents = sum(part["documents"] for part in stage["parts"])
         assert tokens == stage["tokens"] + documents, "each document has an end"
-    for name in SAMPLES:
-        manifest = _manifest(directory / "data" / name)
-        counts = manifest["counts"]
-        assert manifest["kind"] == SAMPLES[name]
-        assert manifest["template"]["name"] == TEMPLATE
-        assert manifest["options"]["max_length"] == MAX_LENGTH
-        assert (counts["truncated"], counts["dropped"]) == (0, {})
-        assert counts["trained_tokens"] > counts["tokens"] / 4
 
 
 def test_data_is_prepared_again_over_what_an_earlier_demo_left(prepared: tuple[Path, dict[str, Any]]) -> None:
     """And is the same: whatever was trained on it may go on."""
     directory, funnel = prepared
     datasets = [directory / "corpus" / stage["name"] for stage in funnel["stages"]]
-    datasets += [directory / "data" / name for name in SAMPLES]
     before = [_manifest(path)["files"] for path in datasets]
     again = prepare_data(directory, Console(quiet=True), **SMALL)
     assert again["plants"] == funnel["plants"]
     assert [_manifest(path)["files"] for path in datasets] == before
+
+
+def test_the_recipes_of_dialogues_and_pairs_are_moved_and_make_what_training_reads(tmp_path: Path) -> None:
+    sft = load_dialogues(tiny_recipe("data_sft"), moves("data_sft", load_dialogues, tmp_path))
+    dpo = load_pairs_recipe(tiny_recipe("data_dpo"), moves("data_dpo", load_pairs_recipe, tmp_path))
+    assert '"demo/' not in sft.model_dump_json() + dpo.model_dump_json()
+    runs = {name: load_config(tiny_recipe(name), overrides(tmp_path, name)) for name in ("sft", "dpo")}
+    assert [corpus.path for corpus in runs["sft"].data.train] == [sft.output / sft.name]
+    read = [corpus.path for corpus in (*runs["dpo"].data.train, *(runs["dpo"].data.valid or ()))]
+    assert read == [dpo.output / "pairs_train", dpo.output / "pairs_valid"]
+    assert {run.data.tokenizer for run in runs.values()} == {sft.tokenizer, dpo.tokenizer}
+    assert dpo.subjective is not None
+    assert dpo.subjective.candidates.dialogues == (str(sft.output / "dialogues"),)
+
+
+def test_raw_dialogues_become_what_fine_tuning_and_dpo_read(prepared: tuple[Path, dict[str, Any]]) -> None:
+    """With a model of random weights in the place of stage 2's."""
+    directory, _ = prepared
+    untrained(directory).rename(directory / "export" / "stage2")
+    console = Console(quiet=True)
+    funnel = prepare_dialogues(directory, console, count=900, seeds=500, workers=1)
+    rows = {(row["step"], row["kind"]): row for row in funnel["plants"]}
+    for step in ("language", "shape", "unsafe", "decontaminate", "deduplicate"):
+        (row, *_) = [row for (name, _), row in rows.items() if name == step]
+        assert row["caught"] > 0 and row["recall"] >= 0.9 and row["precision"] >= 0.9, row
+    assert rows["select", "poor-answer"]["recall"] > 0.5
+    chat = _manifest(directory / "sft" / "selected")
+    assert chat["kind"] == "dialogues" and chat["template"]["name"] == TEMPLATE
+    assert chat["counts"]["documents"] == funnel["stages"][0]["documents"] > 400
+
+    pairs = prepare_pairs(directory, console, workers=1)
+    assert pairs["judge"]["agreement"] > 0.5
+    sides = {name: _manifest(directory / "pairs" / name) for name in ("pairs_train", "pairs_valid")}
+    assert {side["kind"] for side in sides.values()} == {"pairs"}
+    made = sum(side["counts"]["documents"] for side in sides.values())
+    assert made == sum(side["pairs"] for side in pairs["split"].values()) > 200
 
 
 def _manifest(prefix: Path) -> dict[str, Any]:
