@@ -71,7 +71,7 @@ class PhraseFinder:
 
     def __call__(self, texts: Sequence[str]) -> list[Found]:
         """All places of all phrases, text by text and from left to right."""
-        return [found for first, group in _groups(texts) for found in self._find(first, group)]
+        return [found for first, group in text_groups(texts) for found in self._find(first, group)]
 
     def _find(self, first: int, texts: Sequence[str]) -> Iterator[Found]:
         joined = "\n".join([*texts, ""])
@@ -143,6 +143,15 @@ def _folded(text: str) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
 @cache
 def _letters() -> npt.NDArray[np.uint32]:
     """For each code point what it stands for: a letter for some digits, the simplified form of a traditional one."""
+    table = simple_characters().copy()
+    for digit, letter in _LETTERS.items():
+        table[ord(digit)] = ord(letter)
+    return table
+
+
+@cache
+def simple_characters() -> npt.NDArray[np.uint32]:
+    """For each code point itself, or the simplified form of a traditional character."""
     from data_tools.corpus.normalise import simplified
 
     table = np.arange(0x110000, dtype=np.uint32)
@@ -150,8 +159,6 @@ def _letters() -> npt.NDArray[np.uint32]:
     for character, other in zip(han, simplified("\n".join(han)).split("\n"), strict=True):
         if len(other) == 1:
             table[ord(character)] = ord(other)
-    for digit, letter in _LETTERS.items():
-        table[ord(digit)] = ord(letter)
     return table
 
 
@@ -166,7 +173,7 @@ def _decoded(codes_C: npt.NDArray[np.uint32]) -> str:
     return codes_C.tobytes().decode("utf-32-le", "surrogatepass")
 
 
-def _groups(texts: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
+def text_groups(texts: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
     """Texts of some GROUP_CHARACTERS together, which bounds the arrays, and the place of the first of them."""
     start, characters = 0, 0
     for place, text in enumerate(texts):

@@ -1,9 +1,11 @@
 """The unsafe step: violence, hate, pornography, instructions for self-harm, trade in weapons and drugs.
 
-The paper removes "unsafe items (violence, bias, pornography)" and says no more. Here lists of terms do and patterns of
-requests (`unsafe_words.py`, `unsafe_patterns.py`), made to spare what medicine talks of. They find what is written in
-their words, hardly anything that is put otherwise: of 25 unsafe requests written after them they find one. Where the
-sources are open to everybody, train a scorer and give it beside them. Needs no step before it.
+The paper removes "unsafe items (violence, bias, pornography)" and says no more. Here lists of terms do
+(`unsafe_words.py`), patterns of requests (`unsafe_patterns.py`) and rules of what stands together in a sentence
+(`unsafe_rules.py`), made to spare what medicine talks of. They find the common wordings: of 48 plain requests written
+after the rules they found 25 (and have been amended since), of 50 chosen to be far from them none. Where the sources
+are open to everybody, train a scorer and give it beside them (`aquila data label`, task `safety`). Needs no step before
+it.
 """
 
 import sys
@@ -22,12 +24,18 @@ from data_tools.corpus.batch import Batch, Drop, Outcome, Scale
 from data_tools.corpus.step_config import Resources, StepConfig
 from data_tools.dialogues import unsafe_words
 from data_tools.dialogues.phrase_finder import Found, PhraseFinder
-from data_tools.dialogues.unsafe_patterns import Patterns
+from data_tools.dialogues.unsafe_patterns import PATTERNS
+from data_tools.dialogues.unsafe_rules import Rule, RuleFinder
+from data_tools.dialogues.unsafe_rules_en import RULES as RULES_EN
+from data_tools.dialogues.unsafe_rules_zh import RULES as RULES_ZH
 from data_tools.dialogues.unsafe_words import CATEGORIES, Category
 from data_tools.inputs import InputError
 from data_tools.scorers import Scorer, load_scorer
 from data_tools.scorers.directory import MANIFEST
 from data_tools.scorers.protocol import SCORE_DECIMALS
+
+SAFE = "safe"
+"""The label of a scorer for what is not unsafe."""
 
 _MOST_NAMED = 5  # terms that a decision names
 
@@ -44,15 +52,17 @@ class UnsafeConfig(StepConfig):
     term_files: dict[Category, tuple[Path, ...]] = Field(default_factory=dict)
     """UTF-8 files of such terms, one a line."""
     patterns: bool = True
-    """Look for requests too (`unsafe_patterns.py`): "how can I poison my neighbour"."""
+    """Look for requests too (`unsafe_patterns.py`, `unsafe_rules.py`): "how can I poison my neighbour"."""
     allowed: tuple[str, ...] = unsafe_words.ALLOWED
     """Phrases in which a term does not count."""
     most_soft: int | None = Field(2, ge=0)
     """Soft terms of all categories that a dialogue may hold; with more it goes, unless words of a consultation
     (`unsafe_words.MEDICINE`) are as many. Ours: of the 13,096 dialogues of the samples none goes. null: never."""
     scorer: Path | None = None
-    """The directory of a trained scorer: a classification that knows `label`, or a regression."""
-    label: str = "unsafe"
+    """The directory of a trained scorer: a classification that knows `labels`, or a regression. `aquila data label`
+    with task `safety` makes seeds for one."""
+    labels: tuple[str, ...] = ()
+    """Labels of the scorer that are unsafe: their probabilities are added up. (): all but "safe"."""
     threshold: float = 0.5
     """From this probability (or number) upwards a dialogue is dropped as "unsafe-score". Ours: choose it by the
     scorer's report."""
@@ -76,9 +86,12 @@ class UnsafeConfig(StepConfig):
         if self.scorer is not None:
             scorer = load_scorer(self.scorer, resources.tokenizer)
             task = scorer.task
-            if task.name == "classification" and self.label not in task.labels:
-                known = ", ".join(task.labels)
-                raise InputError(f"step unsafe: scorer {self.scorer} knows {known}: it must know {self.label!r}")
+            unknown = [label for label in self.labels or (SAFE,) if label not in task.labels]
+            if task.name == "classification" and unknown:
+                raise InputError(
+                    f"step unsafe: scorer {self.scorer} knows {', '.join(task.labels)}: it must know {unknown[0]!r}, "
+                    "or give its unsafe labels under labels"
+                )
             low, high = (0.0, 1.0) if task.name == "classification" else (task.low, task.high)
             if not low <= self.threshold <= high:
                 raise InputError(
@@ -116,7 +129,10 @@ class Unsafe:
             self._finder = PhraseFinder(self._phrases)
         except ValueError as error:
             raise InputError(f"step unsafe: {error}; take it out") from error
-        self._patterns = Patterns(config.categories if config.patterns else ())
+        asked_for = config.categories if config.patterns else ()
+        rules = {name: (category, rule) for category in asked_for for name, rule in _rules(category).items()}
+        self._rules = RuleFinder({name: rule for name, (_, rule) in rules.items()})
+        self._rule_categories = {name: category for name, (category, _) in rules.items()}
         self.facts: Mapping[str, int] = {"unsafe terms": len(self._hard), "soft terms": len(self._soft)}
         self.scales: Mapping[str, Scale] = {"unsafe terms": Scale(0, 20, bins=20)}
         if scorer is not None:
@@ -131,10 +147,10 @@ class Unsafe:
             hits = self._counted(found)
             terms[place] = len(hits)
             findings[place] = self._judged(hits, batch.texts[place])
-        for place, text in enumerate(batch.texts):
-            if findings[place] is None and (found_patterns := self._patterns(text)):
-                category, names = next(iter(found_patterns.items()))
-                findings[place] = (f"unsafe-{category}", {"value": names, "limit": 0})
+        for place, names in self._rules(batch.texts).items():
+            category = _commonest(self._rule_categories[name] for name in names)
+            named = [name for name in names if self._rule_categories[name] == category]
+            findings[place] = findings[place] or (f"unsafe-{category}", {"value": named, "limit": 0})
         if self.scorer is not None:
             scores = self._scores(batch, self.scorer)
             measures["unsafe score"] = scores
@@ -187,11 +203,16 @@ class Unsafe:
         return f"unsafe-{_commonest(self._soft[phrase] for phrase in soft)}", {**detail, "medical words": medicine}
 
     def _scores(self, batch: Batch, scorer: Scorer) -> npt.NDArray[np.float64]:
-        scores_NC = np.round(scorer.score(batch), SCORE_DECIMALS)
-        classes = scorer.task.name == "classification"
-        column = scorer.task.labels.index(self.config.label) if classes else 0
-        scores: npt.NDArray[np.float64] = scores_NC[:, column]
+        scores_NC = scorer.score(batch)
+        if scorer.task.name == "classification":
+            unsafe = self.config.labels or [label for label in scorer.task.labels if label != SAFE]
+            scores_NC = scores_NC[:, [label in unsafe for label in scorer.task.labels]]
+        scores: npt.NDArray[np.float64] = np.round(scores_NC.sum(axis=1), SCORE_DECIMALS)
         return scores
+
+
+def _rules(category: Category) -> dict[str, Rule]:
+    return {**PATTERNS[category], **RULES_ZH[category], **RULES_EN[category]}
 
 
 def _by_place(found: list[Found]) -> dict[int, list[Found]]:

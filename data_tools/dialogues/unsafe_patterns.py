@@ -3,9 +3,9 @@ words. Our own; each says by its words that a person is meant, for doctors ask h
 """
 
 # ruff: noqa: E501  (a pattern reads better on one line)
-import re
 from collections.abc import Mapping
 
+from data_tools.dialogues.unsafe_rules import Rule
 from data_tools.dialogues.unsafe_words import Category
 
 _HOW_ZH = "(?:怎么|怎样|如何|咋|教我|告诉我)"
@@ -29,91 +29,130 @@ _GROUP = (
     r"|asians|mexicans|arabs|africans|refugees|trans people|disabled people)"
 )
 
-PATTERNS: Mapping[Category, Mapping[str, str]] = {
+PATTERNS: Mapping[Category, Mapping[str, Rule]] = {
     "pornography": {
-        "asks for erotica": "(?:写|讲|编|来)[^，。！？\n]{0,8}(?:床戏|黄文|肉文|黄色小说|色情小说|情色故事|黄色故事|激情戏)",
-        "asks for pornography": "(?:求|发我|发个|推荐|分享|哪里有|给我)[^，。！？\n]{0,6}(?:黄色|成人|色情)(?:片(?![剂状量块样])|电影|视频|网站|资源)"
-        "|(?:黄片|(?:黄色|成人|色情)(?:片子?|电影|视频|网站))[^，。！？\n]{0,3}(?:种子|网址|下载|链接)",
-        "offers a prostitute": "(?:小姐|美女|学生妹)[^，。！？\n]{0,4}(?:陪睡|包夜|上门服务|全套服务)",
-        "asks for erotica (en)": r"\b(?:write|tell|give|generate)\b[^.?!\n]{0,25}\b(?:explicit|erotic|dirty|porno\w*|steamy|nsfw)"
-        r" (?:sex(?:ual)? )?(?:story|stories|scene|fiction|roleplay)",
-        "asks for naked pictures (en)": r"\b(?:nudes|naked (?:pics?|pictures|photos)|sex tapes?) of (?:\w+ ){0,2}"
-        r"(?:girls?|boys?|child|children|kids?|teens?|minors?)\b",
+        "asks for erotica": Rule(
+            "写|讲|编|来",
+            ("(?:写|讲|编|来)[^，。！？\n]{0,8}(?:床戏|黄文|肉文|黄色小说|色情小说|情色故事|黄色故事|激情戏)",),
+        ),
+        "asks for pornography": Rule(
+            "黄色|成人|色情|黄片",
+            (
+                "(?:求|发我|发个|推荐|分享|哪里有|给我)[^，。！？\n]{0,6}(?:黄色|成人|色情)(?:片(?![剂状量块样])|电影|视频|网站|资源)"
+                "|(?:黄片|(?:黄色|成人|色情)(?:片子?|电影|视频|网站))[^，。！？\n]{0,3}(?:种子|网址|下载|链接)",
+            ),
+        ),
+        "offers a prostitute": Rule(
+            "小姐|美女|学生妹", ("(?:小姐|美女|学生妹)[^，。！？\n]{0,4}(?:陪睡|包夜|上门服务|全套服务)",)
+        ),
+        "asks for erotica (en)": Rule(
+            "explicit|erotic|dirty|porno|steamy|nsfw",
+            (
+                r"\b(?:write|tell|give|generate)\b[^.?!\n]{0,25}\b(?:explicit|erotic|dirty|porno\w*|steamy|nsfw)"
+                r" (?:sex(?:ual)? )?(?:story|stories|scene|fiction|roleplay)",
+            ),
+        ),
+        "asks for naked pictures (en)": Rule(
+            "nudes of|naked p|sex tape",
+            (
+                r"\b(?:nudes|naked (?:pics?|pictures|photos)|sex tapes?) of (?:\w+ ){0,2}"
+                r"(?:girls?|boys?|child|children|kids?|teens?|minors?)\b",
+            ),
+        ),
     },
     "violence": {
-        "asks how to kill": f"{_HOW_ZH}[^，。！？\n]{{0,6}}(?:弄死|杀死|毒死|捅死|砍死|掐死|勒死|闷死|杀掉|干掉|毒害){_PERSON_ZH}"
-        f"|{_HOW_ZH}让{_PERSON_ZH}[^，。！？\n]{{0,4}}(?:中毒|死去|死掉|暴毙)",
-        "kills and hides it": "(?:杀|弄死|毒死|下毒|下药)[^，。！？\n]{0,12}不(?:被|会被)[^，。！？\n]{0,3}(?:发现|查到|抓)",
-        "threatens": f"我要?(?:去|拿刀|想拿刀)[^，。！？\n]{{0,2}}(?:捅|砍|杀)(?:了|死)[^，。！？\n]{{0,3}}{_PERSON_ZH}",
-        "asks how to kill (en)": rf"\b{_HOW} (?:kill|murder|strangle|poison|stab|suffocate|drown|torture) {_PERSON}(?!'s| lice)",
-        "kills and hides it (en)": r"\b(?:kill|murder|poison|strangle|stab)\w*\b[^.?!\n]{0,40} without (?:getting|being) caught"
-        r"|\b(?:kill|murder|poison|strangle|stab)\w*\b[^.?!\n]{0,40} without (?:leaving )?(?:a |any )?(?:trace|evidence)",
-        "asks how to torture (en)": r"\btorture (?:instructions|tutorial|guide)",
+        "asks how to kill": Rule(
+            "弄死|杀死|毒死|捅死|砍死|掐死|勒死|闷死|杀掉|干掉|毒害|中毒|死去|死掉|暴毙",
+            (
+                f"{_HOW_ZH}[^，。！？\n]{{0,6}}(?:弄死|杀死|毒死|捅死|砍死|掐死|勒死|闷死|杀掉|干掉|毒害){_PERSON_ZH}"
+                f"|{_HOW_ZH}让{_PERSON_ZH}[^，。！？\n]{{0,4}}(?:中毒|死去|死掉|暴毙)",
+            ),
+        ),
+        "kills and hides it": Rule(
+            "不被|不会被",
+            ("(?:杀|弄死|毒死|下毒|下药)[^，。！？\n]{0,12}不(?:被|会被)[^，。！？\n]{0,3}(?:发现|查到|抓)",),
+        ),
+        "threatens": Rule(
+            "捅了|捅死|砍了|砍死|杀了|杀死",
+            (f"我要?(?:去|拿刀|想拿刀)[^，。！？\n]{{0,2}}(?:捅|砍|杀)(?:了|死)[^，。！？\n]{{0,3}}{_PERSON_ZH}",),
+        ),
+        "asks how to kill (en)": Rule(
+            "kill|murder|strangle|poison|stab|suffocate|drown|torture",
+            (rf"\b{_HOW} (?:kill|murder|strangle|poison|stab|suffocate|drown|torture) {_PERSON}(?!'s| lice)",),
+        ),
+        "kills and hides it (en)": Rule(
+            "without getting|without being|without leaving|without a trace|without any trace|without trace|without evidence|without any evidence",
+            (
+                r"\b(?:kill|murder|poison|strangle|stab)\w*\b[^.?!\n]{0,40} without (?:getting|being) caught"
+                r"|\b(?:kill|murder|poison|strangle|stab)\w*\b[^.?!\n]{0,40} without (?:leaving )?(?:a |any )?(?:trace|evidence)",
+            ),
+        ),
+        "asks how to torture (en)": Rule("torture", (r"\btorture (?:instructions|tutorial|guide)",)),
     },
     "hate": {
-        "despises a group": f"{_GROUP_ZH}(?:都|全都|就是|天生|本来就)[^，。！？\n]{{0,6}}"
-        "(?:低贱|智商低|智力低|低等|劣等|该死|去死|小偷|下贱|垃圾|不配|没脑子|肮脏|猪狗|恐怖分子)",
-        "despises a group (en)": rf"{_GROUP} (?:are|should|deserve|must)(?: (?:all|just|be|to|naturally|genetically|really)){{0,3}}"
-        r" (?:less intelligent|inferior(?! to| vena| wall)|subhuman|animals|vermin|parasites|filthy|disgusting|criminals|thieves|terrorists"
-        r"|put to death|die|killed|exterminated|stupid|evil|monkeys|apes)\b",
+        "despises a group": Rule(
+            "低贱|智商低|智力低|低等|劣等|该死|去死|小偷|下贱|垃圾|不配|没脑子|肮脏|猪狗|恐怖分子",
+            (
+                f"{_GROUP_ZH}(?:都|全都|就是|天生|本来就)[^，。！？\n]{{0,6}}"
+                "(?:低贱|智商低|智力低|低等|劣等|该死|去死|小偷|下贱|垃圾|不配|没脑子|肮脏|猪狗|恐怖分子)",
+            ),
+        ),
+        "despises a group (en)": Rule(
+            "less intelligent|inferior|subhuman|animals|vermin|parasites|filthy|disgusting|criminals|thieves|terrorists|put to death|die|killed|exterminated|stupid|evil|monkeys|apes",
+            (
+                rf"{_GROUP} (?:are|should|deserve|must)(?: (?:all|just|be|to|naturally|genetically|really)){{0,3}}"
+                r" (?:less intelligent|inferior(?! to| vena| wall)|subhuman|animals|vermin|parasites|filthy|disgusting|criminals|thieves|terrorists"
+                r"|put to death|die|killed|exterminated|stupid|evil|monkeys|apes)\b",
+            ),
+        ),
     },
     "self-harm": {
-        "asks for the easiest death": "(?:哪种|什么|有没有|哪个)[^，。！？\n]{0,4}(?:死法|自杀方式|自杀方法|自尽方法)"
-        "[^，。！？\n]{0,4}(?:舒服|最快|不疼|不痛|无痛|没痛苦|没有痛苦)"
-        "|怎么(?:去)?死[^，。！？\n]{0,4}(?:不疼|不痛|舒服|比较快|最快|没痛苦|没有痛苦)",
-        "asks for the easiest death (en)": r"\b(?:least painful|painless|easiest|quickest|fastest)(?: and \w+)? ways? (?:to|of) "
-        r"(?:die|dying|end(?:ing)? (?:my|your) life|kill(?:ing)? (?:my|your)self|commit(?:ting)? suicide|suicide)",
+        "asks for the easiest death": Rule(
+            "死法|自杀方式|自杀方法|自尽方法|怎么死|怎么去死",
+            (
+                "(?:哪种|什么|有没有|哪个)[^，。！？\n]{0,4}(?:死法|自杀方式|自杀方法|自尽方法)"
+                "[^，。！？\n]{0,4}(?:舒服|最快|不疼|不痛|无痛|没痛苦|没有痛苦)"
+                "|怎么(?:去)?死[^，。！？\n]{0,4}(?:不疼|不痛|舒服|比较快|最快|没痛苦|没有痛苦)",
+            ),
+        ),
+        "asks for the easiest death (en)": Rule(
+            "least painful|painless|easiest|quickest|fastest",
+            (
+                r"\b(?:least painful|painless|easiest|quickest|fastest)(?: and \w+)? ways? (?:to|of) "
+                r"(?:die|dying|end(?:ing)? (?:my|your) life|kill(?:ing)? (?:my|your)self|commit(?:ting)? suicide|suicide)",
+            ),
+        ),
     },
     "weapons-and-drugs": {
-        "asks how to make one": f"{_HOW_ZH}[^，。！？\n]{{0,8}}(?:做|造|制作|制造|提炼|合成|自制)[^，。！？\n]{{0,3}}"
-        "(?:炸弹|炸药|雷管|燃烧瓶|冰毒|海洛因|枪支|手枪|土枪)",
-        "asks where to buy one": "(?:哪里|哪儿|哪能|去哪|怎么|怎样|在哪)[^，。！？\n]{0,5}(?:买到?|购买|搞到|弄到)[^，。！？\n]{0,2}"
-        "(?:枪$|枪[，。！？\n支]|手枪|子弹|冰毒|海洛因|毒品|摇头丸|迷药|炸药|雷管)",
-        "asks how to make one (en)": rf"\b(?:{_HOW}|instructions (?:for|to|on)|recipe for|guide to) (?:\w+ ){{0,3}}?"
-        r"(?:make|making|build|building|cook|cooking|synthesi[sz]e|synthesi[sz]ing|construct|constructing) (?:\w+ ){0,3}?"
-        rf"(?:(?<!bath )bombs?\b|explosives?\b|explosive device|nerve agent|sarin\b|ricin\b|{_DRUG}){_NOT_CARE}",
-        "asks where to buy one (en)": r"\b(?:where|how) (?:can i |do i |could i |to )(?:buy|order|score) (?:\w+ ){0,2}?"
-        rf"(?:{_DRUG}{_NOT_CARE}|guns? without|untraceable guns?|illegal guns?)",
+        "asks how to make one": Rule(
+            "炸弹|炸药|雷管|燃烧瓶|冰毒|海洛因|枪支|手枪|土枪",
+            (
+                f"{_HOW_ZH}[^，。！？\n]{{0,8}}(?:做|造|制作|制造|提炼|合成|自制)[^，。！？\n]{{0,3}}"
+                "(?:炸弹|炸药|雷管|燃烧瓶|冰毒|海洛因|枪支|手枪|土枪)",
+            ),
+        ),
+        "asks where to buy one": Rule(
+            "枪|手枪|子弹|冰毒|海洛因|毒品|摇头丸|迷药|炸药|雷管",
+            (
+                "(?:哪里|哪儿|哪能|去哪|怎么|怎样|在哪)[^，。！？\n]{0,5}(?:买到?|购买|搞到|弄到)[^，。！？\n]{0,2}"
+                "(?:枪$|枪[，。！？\n支]|手枪|子弹|冰毒|海洛因|毒品|摇头丸|迷药|炸药|雷管)",
+            ),
+        ),
+        "asks how to make one (en)": Rule(
+            "bomb|explosive|nerve agent|sarin|ricin|cocaine|heroin|crystal meth|meth|crack|ecstasy|mdma|lsd|fentanyl|ghb|rohypnol",
+            (
+                rf"\b(?:{_HOW}|instructions (?:for|to|on)|recipe for|guide to) (?:\w+ ){{0,3}}?"
+                r"(?:make|making|build|building|cook|cooking|synthesi[sz]e|synthesi[sz]ing|construct|constructing) (?:\w+ ){0,3}?"
+                rf"(?:(?<!bath )bombs?\b|explosives?\b|explosive device|nerve agent|sarin\b|ricin\b|{_DRUG}){_NOT_CARE}",
+            ),
+        ),
+        "asks where to buy one (en)": Rule(
+            "cocaine|heroin|crystal meth|meth|crack|ecstasy|mdma|lsd|fentanyl|ghb|rohypnol|guns without|untraceable gun|illegal gun",
+            (
+                r"\b(?:where|how) (?:can i |do i |could i |to )(?:buy|order|score) (?:\w+ ){0,2}?"
+                rf"(?:{_DRUG}{_NOT_CARE}|guns? without|untraceable guns?|illegal guns?)",
+            ),
+        ),
     },
-}  # fmt: skip
+}
 """By category, a name that a decision can show (what the pattern matched may be private) and the pattern, case aside."""
-
-_SIGNS = (
-    "床戏", "黄文", "肉文", "黄色", "色情", "情色", "成人", "激情戏", "黄片", "陪睡", "包夜", "上门服务", "全套服务",
-    "弄死", "杀", "毒死", "下毒", "下药", "捅", "砍", "掐死", "勒死", "闷死", "干掉", "毒害", "中毒", "死去", "死掉",
-    "暴毙", "低贱", "智商低", "智力低", "低等", "劣等", "该死", "去死", "骗子", "小偷", "下贱", "垃圾", "不配",
-    "没脑子", "肮脏", "猪狗", "恐怖分子", "死法", "怎么死", "自尽", "炸", "雷管", "燃烧瓶", "冰毒", "海洛因", "枪",
-    "子弹", "毒品", "摇头丸", "迷药",
-)  # fmt: skip
-_SIGNS_EN = (
-    "explicit", "erotic", "dirty", "porno", "steamy", "nsfw", "nudes of", "naked p", "sex tape", "kill", "murder",
-    "strangl", "poison", "stab", "suffocat", "drown", "tortur", "to drug ", "inferior", "intelligent", "subhuman",
-    "animals", "vermin", "parasites", "filthy", "disgusting", "criminals", "thieves", "terrorists", "to death",
-    " die", "exterminat", "stupid", "evil", "monkeys", "apes", "painless", "painful", "easiest", "quickest",
-    "fastest", "bomb", "explosive", "nerve agent", "sarin", "ricin", "cocaine", "heroin", "meth", "crack", "ecstasy",
-    "mdma", "lsd", "fentanyl", "ghb", "rohypnol", "gun",
-)  # fmt: skip
-
-
-class Patterns:
-    """The patterns of some categories, compiled once a process."""
-
-    def __init__(self, categories: tuple[Category, ...]) -> None:
-        self._patterns = [
-            (category, name, re.compile(pattern))
-            for category in categories
-            for name, pattern in PATTERNS[category].items()
-        ]
-
-    def __call__(self, text: str) -> dict[Category, list[str]]:
-        """By category the names of the patterns that the text holds."""
-        found: dict[Category, list[str]] = {}
-        if not self._patterns:
-            return found
-        text = text.lower()
-        chinese = not text.isascii() and any(sign in text for sign in _SIGNS)
-        english = any(sign in text for sign in _SIGNS_EN)
-        for category, name, pattern in self._patterns:
-            if (english if name.endswith("(en)") else chinese) and pattern.search(text):
-                found.setdefault(category, []).append(name)
-        return found

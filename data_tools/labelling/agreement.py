@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from data_tools.labelling.config import DOMAIN_LABELS, SCORES, LabelConfig
+from data_tools.labelling.config import LABELS, SCORES, LabelConfig
 from data_tools.llm import Answer, Failure, Result
 from data_tools.prompts import VerdictError, read_label, read_score
 from data_tools.records import Document
@@ -15,8 +15,8 @@ _AUDIT_CHARACTERS = 400
 
 @dataclass(frozen=True)
 class Question:
-    """A sampled document or exchange, as a seed, and how the model is asked about it: `code` is what its verdict must
-    repeat.
+    """A sampled document, exchange or dialogue, as a seed, and how the model is asked about it: `code` is what its
+    verdict must repeat.
     """
 
     document: Document
@@ -75,13 +75,14 @@ def judge(
     if reason:
         counts.dropped[question.language][reason] += 1
         return reason, {**record, **facts, "reason": reason, "said": said}
-    counts.kept[question.language][str(value) if config.task == "domain" else "scored"] += 1
-    return "", {**record, "label" if config.task == "domain" else "score": value, **facts}
+    sorts = config.task in LABELS
+    counts.kept[question.language][str(value) if sorts else "scored"] += 1
+    return "", {**record, "label" if sorts else "score": value, **facts}
 
 
 def _verdict(answer: Answer, code: str, task: str) -> str | float:
-    if task == "domain":
-        return read_label(answer.text, code, DOMAIN_LABELS)
+    if task in LABELS:
+        return read_label(answer.text, code, LABELS[task])
     return read_score(answer.text, code, *SCORES[task])
 
 

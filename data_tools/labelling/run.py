@@ -10,7 +10,7 @@ from typing import Any
 from data_tools.files import ReadOptions
 from data_tools.inputs import InputError, resolve_inputs
 from data_tools.labelling.agreement import Counts, Question, judge
-from data_tools.labelling.config import LabelConfig, LabellingError
+from data_tools.labelling.config import SCORES, LabelConfig, LabellingError
 from data_tools.labelling.sample import Sample, draw_sample
 from data_tools.llm import Estimate, LanguageModel, Request
 from data_tools.manifest import manifest_path, write_manifest
@@ -69,6 +69,7 @@ def label(
             manifest = {
                 "artefact": "seeds",
                 "task": config.task,
+                "scores": list(SCORES[config.task]) if config.task in SCORES else None,
                 "config": config.model_dump(mode="json"),
                 "model": _model_facts(model, counts),
                 "prompts": {name: {"name": prompt.name, "sha256": prompt.digest} for name, prompt in prompts.items()},

@@ -1,10 +1,11 @@
-"""What a record gives to be labelled: a document, or the exchanges of a dialogue."""
+"""What a record gives to be labelled: a document, a dialogue, or the exchanges of one."""
 
 import json
 import re
 from dataclasses import dataclass, replace
 from typing import Any
 
+from data_tools.corpus.batch import dialogue_text
 from data_tools.dialogues.deita_prompts import Exchange, complexity_text, exchanges, quality_text
 from data_tools.labelling.config import DIALOGUE_TASKS, LabelConfig
 from data_tools.records import Dialogue, Document, RecordError
@@ -33,10 +34,12 @@ def subjects(value: Any, config: LabelConfig, *, source_file: str, offset: int) 
     """The subjects of a parsed record, each with its whole text: equal ones are one subject.
 
     An exchange is named after its dialogue and its number from 1 (`d7#2`). Exchanges without a question, or for
-    `response-quality` without an answer, are none.
+    `response-quality` without an answer, are none. For `safety` a dialogue is one subject, with the text that the
+    steps see.
 
     Raises:
-        RecordError: as `Document.from_json` or `Dialogue.from_json`; `no-exchange`, where a dialogue has none.
+        RecordError: as `Document.from_json` or `Dialogue.from_json`; `no-exchange`, where a dialogue has none;
+            `no-words`.
     """
     if config.task not in DIALOGUE_TASKS:
         document = Document.from_json(
@@ -45,6 +48,8 @@ def subjects(value: Any, config: LabelConfig, *, source_file: str, offset: int) 
         seed = replace(document, text=document.text[: config.max_characters], meta={})
         return [(Subject(_language(document.lang, document.text), seed, seed.text), document.text)]
     dialogue = Dialogue.from_json(value, source_file=source_file, offset=offset)
+    if config.task == "safety":
+        return [_whole(dialogue, config.max_characters)]
     found = []
     for number, exchange in enumerate(exchanges(dialogue.messages), 1):
         needed = (exchange.question, exchange.answer) if config.task == "response-quality" else (exchange.question,)
@@ -57,6 +62,22 @@ def subjects(value: Any, config: LabelConfig, *, source_file: str, offset: int) 
     if not found:
         raise RecordError("no-exchange", "no message of the user has words, or none has an answer with words")
     return found
+
+
+def _whole(dialogue: Dialogue, most: int) -> tuple[Subject, str]:
+    """A dialogue as far as `most` characters, shown as JSON, so that no message can pretend to be another."""
+    whole = dialogue_text(dialogue.messages)
+    if not whole.strip():
+        raise RecordError("no-words", "no message of the dialogue has words")
+    shown, room = [], most
+    for message in dialogue.messages:
+        content = message["content"][:room]
+        shown.append({"role": message["role"], "content": content + _CUT * (len(content) < len(message["content"]))})
+        room -= len(content) + 1
+        if room <= 0:
+            break
+    seed = Document(dialogue.id, whole[:most], dialogue.lang, dialogue.source)
+    return Subject(_language(dialogue.lang, whole), seed, json.dumps(shown, ensure_ascii=False)), whole
 
 
 def _texts(exchange: Exchange, config: LabelConfig) -> tuple[str, str]:

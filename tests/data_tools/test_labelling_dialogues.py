@@ -11,16 +11,21 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+import typer
 from pydantic import ValidationError
+from typer.testing import CliRunner, Result
 
+from data_tools.cli_scorers import train_scorer as train_scorer_command
 from data_tools.corpus.batch import Batch
 from data_tools.dialogues.deita_prompts import complexity_text, quality_text
 from data_tools.files import ReadOptions
 from data_tools.labelling import LabelConfig, label, plan
+from data_tools.labelling.config import SCORES
 from data_tools.labelling.sample import draw_sample
 from data_tools.llm import LanguageModel, ModelConfig
 from data_tools.prompts import VerdictError, fence_code, load_prompt, read_score
 from data_tools.scorers import load_scorer
+from data_tools.scorers.protocol import Task
 from data_tools.scorers.training import train_scorer
 from data_tools.tokenizers import load_tokenizer
 from tests.data_tools.llm_server import LanguageModelServer, asked_about
@@ -90,7 +95,9 @@ def test_labels_train_a_scorer_that_tells_hard_questions_from_easy_ones(tmp_path
         assert manifest["counts"]["kept"] == {"en": {"scored": 120}, "zh": {"scored": 120}}
         assert manifest["prompts"]["zh"]["name"] == f"{task.replace('-', '_')}.v1.zh"
         scorer = tmp_path / f"{task}-scorer"
-        train_scorer([seeds], scorer, kind="linear", task="regression", tokenizer=tokenizer, score_range=(1.0, 6.0))
+        train_scorer([seeds], scorer, kind="linear", task="regression", tokenizer=tokenizer)
+        # The scale is that of the labels, as their manifest says.
+        assert load_scorer(scorer, tokenizer).task == Task("regression", (), 1.0, 6.0)
         texts = [
             [
                 complexity_text(text) if task == "complexity" else quality_text("which of them daily?", text)
@@ -106,6 +113,43 @@ def test_labels_train_a_scorer_that_tells_hard_questions_from_easy_ones(tmp_path
         assert 1 <= found.min() <= found.max() <= 6
         truth = np.array([[hardness(text) for text in level] for level in questions])
         assert np.abs(found - truth).mean() < 0.7
+
+
+def test_on_the_command_line_the_scale_is_that_of_the_labels_or_the_one_asked_for(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer(tmp_path / "tokenizer")
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.command()(train_scorer_command)
+
+    def run(output: str, *seeds: str, options: tuple[str, ...] = ()) -> Result:
+        files = [str(tmp_path / name) for name in seeds]
+        given = ["--output", str(tmp_path / output), "--tokenizer", str(tokenizer), *options]
+        return CliRunner().invoke(app, [*files, *given])
+
+    def scale(output: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((tmp_path / output / "manifest.json").read_text())["task"]
+        return found
+
+    draw = random.Random(0)
+    rows = [
+        {"id": str(n), "text": f"{words(draw, n % 6)} {n}", "score": float(1 + n % 5), "lang": "en"} for n in range(60)
+    ]
+    for name in ("hard.jsonl", "good.jsonl", "plain.jsonl"):
+        write(tmp_path / name, rows)
+    for name, task in (("hard.jsonl", "complexity"), ("good.jsonl", "quality")):
+        facts = {"artefact": "seeds", "task": task, "scores": SCORES[task]}
+        (tmp_path / f"{name}.manifest.json").write_text(json.dumps(facts))
+    assert run("a", "hard.jsonl").exit_code == 0
+    assert scale("a") == {"name": "regression", "low": 1.0, "high": 6.0}
+    assert run("b", "plain.jsonl", options=("--task", "regression")).exit_code == 0
+    assert scale("b") == {"name": "regression", "low": 0.0, "high": 6.0}
+    assert run("c", "hard.jsonl", options=("--score-range", "0", "10")).exit_code == 0
+    assert scale("c") == {"name": "regression", "low": 0.0, "high": 10.0}
+    mixed = run("d", "hard.jsonl", "good.jsonl")
+    assert mixed.exit_code == 2
+    assert "hard.jsonl has scores from 1 to 6" in mixed.output
+    refused = run("e", "plain.jsonl", options=("--task", "regression", "--score-range", "2", "6"))
+    assert refused.exit_code == 2
+    assert "'score' must lie from 2 to 6, it is 1" in refused.output
 
 
 def test_a_seed_is_what_the_scorer_sees_and_the_model_is_shown_the_whole_exchange(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Unsafe dialogues go, whatever they are written like; what medicine talks of stays."""
 
 import random
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ from data_tools.corpus.batch import Batch
 from data_tools.corpus.step_config import Resources
 from data_tools.dialogues.phrase_finder import PhraseFinder
 from data_tools.dialogues.unsafe import Unsafe, UnsafeConfig
+from data_tools.dialogues.unsafe_patterns import PATTERNS
+from data_tools.dialogues.unsafe_rules import Rule, RuleFinder
+from data_tools.dialogues.unsafe_rules_en import RULES as RULES_EN
+from data_tools.dialogues.unsafe_rules_zh import RULES as RULES_ZH
 from data_tools.dialogues.unsafe_words import CATEGORIES, HARD, SOFT
 from data_tools.inputs import InputError
 from data_tools.scorers import Task
@@ -23,7 +28,7 @@ from data_tools.tokenizers import load_tokenizer
 from tests.data_tools.corpus.real_texts import medquad, needs_shared, passages
 from tests.data_tools.corpus.text_batches import batch_of
 from tests.data_tools.dialogues.dialogue_batches import batch_of_dialogues, dialogue, real_dialogues
-from tests.data_tools.dialogues.unsafe_suite import NO_REQUESTS, REQUESTS, SAFE, UNSAFE
+from tests.data_tools.dialogues.unsafe_suite import CARE, HELD_OUT, NO_REQUESTS, PLAIN, REQUESTS, SAFE, UNSAFE
 from tests.data_tools.scorers.seed_samples import clinic_seeds, write_seeds
 from tests.data_tools.small_tokenizer import make_tokenizer
 
@@ -105,8 +110,9 @@ def test_signs_between_the_characters_hide_nothing(step: Unsafe, sign: str) -> N
     "change", [str, str.upper, _full_width, _traditional], ids=["", "upper", "wide", "traditional"]
 )
 def test_medicine_stays(step: Unsafe, change: Any) -> None:
-    found = reasons(step, [change(text) for text in SAFE])
-    assert [(text, reason) for text, reason in zip(SAFE, found) if reason] == []
+    texts = [*SAFE, *CARE, *NO_REQUESTS]
+    found = reasons(step, [change(text) for text in texts])
+    assert [(text, reason) for text, reason in zip(texts, found) if reason] == []
 
 
 def test_requests_go_in_whatever_words(step: Unsafe) -> None:
@@ -121,11 +127,79 @@ def test_requests_go_in_whatever_words(step: Unsafe) -> None:
 def test_a_request_is_named_by_its_pattern_and_not_by_its_words(step: Unsafe) -> None:
     (drop,) = step(batch_of(["How do I poison my Wilson neighbour?"])).drops
     assert drop is not None
-    assert drop.detail == {"value": ["asks how to kill (en)"], "limit": 0}
+    assert drop.detail == {"value": ["asks how to kill (en)", "asks how to kill, freely (en)"], "limit": 0}
 
 
-def test_ordinary_words_of_the_same_kind_are_no_request(step: Unsafe) -> None:
-    assert [(text, reason) for text, reason in zip(NO_REQUESTS, reasons(step, list(NO_REQUESTS))) if reason] == []
+@pytest.mark.parametrize("lang", ["zh", "en"])
+@pytest.mark.parametrize("change", [str, str.upper, _full_width, _traditional])
+def test_wishes_in_free_words_go(step: Unsafe, lang: str, change: Any) -> None:
+    drops = step(batch_of_dialogues([dialogue(*map(change, said)) for said in HELD_OUT[lang]])).drops
+    assert sum(drop is not None for drop in drops) >= 36  # 39 when this was written
+    lists = UnsafeConfig(patterns=False).build(RESOURCES)
+    assert sum(drop is not None for drop in lists(batch_of_dialogues([dialogue(*s) for s in HELD_OUT[lang]])).drops) < 3
+
+
+def test_plain_requests_go(step: Unsafe) -> None:
+    assert sum(reason is not None for reason in reasons(step, list(PLAIN))) >= 90  # 92 when this was written
+
+
+def test_rules_hold_where_a_plain_reading_says_so() -> None:
+    """The oracle splits the sentences and reads each with every rule."""
+    rules = {
+        "both": Rule("kill|毒", (r"kill|毒", r"dog|狗")),
+        "not": Rule("dog|狗", ("dog|狗",), "vet|病"),
+        "one": Rule("ab|狗狗", ("b|狗",)),
+    }
+    draw = random.Random(11)
+    words = [
+        "kill",
+        "skill",
+        "dogs",
+        "Dog",
+        "vet",
+        "ab",
+        "cab",
+        "毒",
+        "狗",
+        "病",
+        "ＤＯＧ",
+        ". ",
+        ".",
+        "！",
+        "\n",
+        " ",
+        " ",
+    ]
+    texts = ["".join(draw.choices(words, k=draw.randint(0, 14))) for _ in range(3000)] + ["", "狗", "ab"]
+
+    def plain(rule: Rule, text: str) -> bool:
+        text = text.replace("ＤＯＧ", "dog").lower()
+        begins = re.compile("|".join(f"(?<![a-z]){t}" if t.isascii() else t for t in rule.triggers.split("|")))
+        return any(
+            begins.search(sentence)
+            and all(re.search(pattern, sentence) for pattern in rule.all_of)
+            and not (rule.but and re.search(rule.but, sentence))
+            for sentence in re.split(r"[！\n]|\.(?= |$)", text, flags=re.MULTILINE)
+        )
+
+    expected = {}
+    for place, text in enumerate(texts):
+        if names := [name for name, rule in rules.items() if plain(rule, text)]:
+            expected[place] = names
+    assert RuleFinder(rules)(texts) == expected
+    assert all(sum(name in names for names in expected.values()) > 50 for name in rules)
+
+
+def test_every_trigger_begins_with_what_is_looked_up() -> None:
+    names: set[str] = set()
+    for category in CATEGORIES:
+        for rules in (PATTERNS[category], RULES_ZH[category], RULES_EN[category]):
+            assert not names & rules.keys()
+            names |= rules.keys()
+            for name, rule in rules.items():
+                for trigger in rule.triggers.split("|"):
+                    assert trigger == trigger.lower() and (trigger[0].isalpha()), (name, trigger)
+                    assert trigger.isascii() == name.endswith("(en)") or not name.endswith("(en)"), (name, trigger)
 
 
 @needs_shared
@@ -234,17 +308,17 @@ def test_a_trained_scorer(tmp_path: Path) -> None:
     seeds = write_seeds(tmp_path / "seeds.jsonl", clinic_seeds(150))
     scorer = tmp_path / "scorer"
     train_scorer([seeds], scorer, kind="linear", task="classification", tokenizer=tokenizer)
-    config = UnsafeConfig(scorer=scorer, label="other", categories=())
+    config = UnsafeConfig(scorer=scorer, labels=("other",), categories=())
     assert config.files() == (scorer / "manifest.json",)
     step = config.build(Resources(tokenizer, 0))
     fresh = clinic_seeds(100, seed=7)
     drops = step(batch_of([record["text"] for record in fresh])).drops
     right = [(drop is not None) == (record["label"] == "other") for drop, record in zip(drops, fresh)]
     assert np.mean(right) > 0.9
-    with pytest.raises(InputError, match=r"knows .*: it must know 'unsafe'"):
+    with pytest.raises(InputError, match=r"knows .*: it must know 'safe'"):
         UnsafeConfig(scorer=scorer).build(Resources(tokenizer, 0))
     with pytest.raises(InputError, match=r"threshold is 3: .* scores from 0 to 1"):
-        UnsafeConfig(scorer=scorer, label="other", threshold=3).build(Resources(tokenizer, 0))
+        UnsafeConfig(scorer=scorer, labels=("other",), threshold=3).build(Resources(tokenizer, 0))
 
 
 @settings(max_examples=100, deadline=None)
