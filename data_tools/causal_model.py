@@ -6,7 +6,6 @@ row; V: vocabulary; H: hidden size; K: tokens asked for.
 """
 
 import multiprocessing
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,11 +17,10 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from data_tools.inputs import InputError
-from data_tools.local_model import _libraries
+from data_tools.local_model import _libraries, cpu_threads
+from data_tools.passes import Pass, passes
 
-_SHORTEST = 32  # rows are padded to a multiple of it, longer ones to a multiple of a quarter of a power of two
 _LOGITS_BYTES = 1 << 30  # of a forward pass that needs the logits of all its tokens
-_CPU_TOKENS = 512  # of a forward pass: more do not make a CPU faster
 
 
 class CausalSettings(BaseModel):
@@ -40,7 +38,7 @@ class CausalSettings(BaseModel):
     max_length: int = Field(2048, ge=8)
     """Tokens of a row that are looked at; no more than the model has positions for."""
     batch_tokens: int = Field(16384, ge=1)
-    """Tokens of a forward pass, padding included; decides time and memory."""
+    """Tokens of a forward pass, padding included, of which a CPU takes 512 at most; decides time and memory."""
 
     def files(self) -> tuple[Path, ...]:
         """What decides the scores."""
@@ -72,10 +70,8 @@ class CausalModel:
     def next_token_logits(self, rows: Sequence[Sequence[int]], token_ids: Sequence[int]) -> npt.NDArray[np.float64]:
         """The logits [N, K] of `token_ids` at the position after each row.
 
-        Rows of like length share a forward pass, padded at their right, where a causal model does not look, and passes
-        of one length are filled up to one number of rows. So a row's logits do not follow its neighbours, and in
-        float32 they are those of the row alone within 1e-5 of their size. Of each row one position's logits are ever
-        computed: [R, V].
+        A row's logits do not follow its neighbours (`passes`), and in float32 they are those of the row alone within
+        1e-5 of their size. Of each row one position's logits are ever computed: [R, V].
 
         Raises:
             ValueError: a row that is empty, or longer than `max_length`.
@@ -84,11 +80,11 @@ class CausalModel:
         wanted_K = torch.as_tensor(list(token_ids), device=self.device)
         logits_NK = np.zeros((len(rows), len(token_ids)))
         head = self.model.get_output_embeddings()
-        with torch.inference_mode():
-            for places, ids_RT, lengths_R in self._passes(rows, self.settings.batch_tokens):
-                with _only_last(head, lengths_R):
+        with torch.inference_mode(), cpu_threads(self.model, self.device):
+            for each, ids_RT in self._passes(rows, self.settings.batch_tokens):
+                with _only_last(head, each.lengths_R):
                     last_RV = self.model(input_ids=ids_RT, use_cache=False).logits[:, 0]
-                logits_NK[places] = last_RV[: len(places), wanted_K].double().cpu().numpy()
+                logits_NK[each.places] = last_RV[: len(each.places), wanted_K].double().cpu().numpy()
         return logits_NK
 
     def token_logps(self, rows: Sequence[Sequence[int]]) -> list[npt.NDArray[np.float64]]:
@@ -99,37 +95,23 @@ class CausalModel:
         torch, _ = _libraries()
         at_most = _LOGITS_BYTES // (4 * self.model.config.get_text_config().vocab_size)
         logps: list[npt.NDArray[np.float64]] = [np.zeros(0)] * len(rows)
-        with torch.inference_mode():
-            for places, ids_RT, lengths_R in self._passes(rows, at_most):
+        with torch.inference_mode(), cpu_threads(self.model, self.device):
+            for each, ids_RT in self._passes(rows, at_most):
                 logits_RTV = self.model(input_ids=ids_RT, use_cache=False).logits
-                for place, logits_TV, ids_T, length in zip(places, logits_RTV, ids_RT, lengths_R):
+                for place, logits_TV, ids_T, length in zip(each.places, logits_RTV, ids_RT, each.lengths_R):
                     logps_TV = logits_TV[: length - 1].float().log_softmax(-1)
                     logps[place] = logps_TV.gather(-1, ids_T[1:length, None])[:, 0].double().cpu().numpy()
         return logps
 
-    def _passes(
-        self, rows: Sequence[Sequence[int]], at_most: int
-    ) -> Iterator[tuple[list[int], Any, npt.NDArray[np.int64]]]:
-        """Passes of `at_most` tokens, or of one row: which rows, their ids int64 [R, T], and their lengths int64 [R]
-        with 1 for the empty rows that fill a pass up.
-        """
+    def _passes(self, rows: Sequence[Sequence[int]], at_most: int) -> Iterator[tuple[Pass, Any]]:
+        """Passes of `at_most` tokens, or of one row, and their ids where the model is."""
         torch, _ = _libraries()
-        groups: dict[int, list[int]] = {}
         for place, row in enumerate(rows):
             if not 0 < len(row) <= self.max_length:
                 raise ValueError(f"row {place} has {len(row)} tokens: it must have 1 to {self.max_length}")
-            groups.setdefault(min(_padded(len(row)), self.max_length), []).append(place)
-        at_most = min(at_most, self.settings.batch_tokens, _CPU_TOKENS if self.device == "cpu" else at_most)
-        for length, places in sorted(groups.items()):
-            size = max(1, at_most // length)
-            for start in range(0, len(places), size):
-                taken = places[start : start + size]
-                ids_RT = np.zeros((size, length), np.int64)
-                lengths_R = np.ones(size, np.int64)
-                for number, place in enumerate(taken):
-                    ids_RT[number, : len(rows[place])] = rows[place]
-                    lengths_R[number] = len(rows[place])
-                yield taken, torch.from_numpy(ids_RT).to(self.device), lengths_R
+        at_most = min(at_most, self.settings.batch_tokens)
+        for each in passes(rows, at_most=at_most, longest=self.max_length, device=self.device):
+            yield each, torch.from_numpy(each.ids_RT).to(self.device)
 
 
 def load_causal_model(settings: CausalSettings, key: str = "model") -> CausalModel:
@@ -176,8 +158,6 @@ def load_causal_model(settings: CausalSettings, key: str = "model") -> CausalMod
             f"{key}.model is {place}, whose tokenizer has {ids} ids and whose model {rows}: they do not belong "
             "together, save the model's own tokenizer beside it"
         )
-    if device == "cpu" and os.environ.get("RAYON_NUM_THREADS") == "1":  # a worker of several: see data_tools.pool
-        torch.set_num_threads(1)
     loaded = CausalModel(settings, model.eval().to(device), coder, device)
     if not _is_causal(loaded):
         raise InputError(f"{key}.model is {place}, whose tokens look at later ones: it is no causal language model")
@@ -239,12 +219,6 @@ def _without_bars(bars: Any) -> Iterator[None]:
     finally:
         if shown:
             bars.enable_progress_bar()
-
-
-def _padded(length: int) -> int:
-    """One of few lengths, at most a quarter more: 32, 64, 96, 128, 160, 192, 224, 256, 320, …"""
-    step = max(_SHORTEST, 1 << max(0, (length - 1).bit_length() - 3))
-    return -(-length // step) * step
 
 
 def _first_line(error: Exception) -> str:

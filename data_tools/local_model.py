@@ -7,8 +7,9 @@ repository is run.
 N: documents; R: rows of a forward pass; T: tokens of a row; C: labels, or one.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -27,6 +28,7 @@ from data_tools.tokenizers import Tokenizer
 MODEL = "model"
 _LENGTH_STEP = 64  # rows are padded to a multiple of it
 _CUDA_ROWS = 64
+_ONE_THREAD = 1 << 25  # parameters: the products of smaller models are too small to be shared out
 
 
 class EncoderSettings(BaseModel):
@@ -85,7 +87,7 @@ class EncoderScorer:
             groups.setdefault(_padded(len(ids), self.max_length), []).append(place)
         size = _CUDA_ROWS if self.device == "cuda" else 1
         raw_NC = np.zeros((len(texts), self.task.columns))
-        with torch.inference_mode(), _precision(self.device, self.dtype):
+        with torch.inference_mode(), cpu_threads(self.model, self.device), _precision(self.device, self.dtype):
             for length, places in groups.items():
                 for start in range(0, len(places), size):
                     taken = places[start : start + size]
@@ -278,6 +280,22 @@ def _precision(device: str, dtype: str) -> AbstractContextManager[Any]:
     torch, _ = _libraries()
     half = dtype == "bfloat16" or (dtype == "auto" and device == "cuda")
     return torch.autocast(device, torch.bfloat16) if half else nullcontext()
+
+
+@contextmanager
+def cpu_threads(model: Any, device: str) -> Iterator[None]:
+    """Within it torch works on one thread where more would wait for each other most of the time: for a small model, and
+    in a worker of several, whose neighbours need the other cores.
+    """
+    torch, _ = _libraries()
+    before = torch.get_num_threads()
+    in_worker = os.environ.get("RAYON_NUM_THREADS") == "1"  # which data_tools.pool sets
+    if device == "cpu" and (in_worker or sum(each.numel() for each in model.parameters()) < _ONE_THREAD):
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _libraries() -> tuple[Any, Any]:

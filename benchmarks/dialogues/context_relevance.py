@@ -2,9 +2,11 @@
 
 The peer calls `model(ids, labels=labels).loss`, batch 1, once with and once without history for every turn from the
 second on; `sliced` spares it the cross-entropy of the history. Both sides read the same ids of the same turns. The real
-sample data are of one exchange each: two or three of one department are chained to a dialogue here, so that the lengths
-are real ones and the scores say little. Without a model of your own a Llama of random weights is made (4 layers, hidden
-size 256, the tokenizer's whole vocabulary).
+sample data are of one exchange each: those of one department are chained to dialogues here, as many in each as in
+CMtMedQA's, so that lengths and turns are real ones and the scores say little.
+
+Without a model of your own a Llama of random weights is made: 2 layers of 128 and the first 20,000 entries of the
+tokenizer, so that 1,000 dialogues cost the peer minutes, not an hour. `--vocabulary 0` takes all entries.
 
 Slices of the dialogues are timed in turn, ours and theirs, on one core, or on the GPU where there is one. Prints
 seconds, the ratio, its least over the slices, and the largest difference between the scores of both sides.
@@ -19,6 +21,7 @@ import os
 import random
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +37,9 @@ from data_tools.dialogues.context_relevance import TURNS, ContextRelevance, Cont
 from data_tools.records import Messages
 
 _SLICES = 20
+# Exchanges of the 1,000 dialogues of CMtMedQA's test set (of Zhongjing, arXiv 2308.03549). 23 more are of one exchange,
+# which has no score: they are left out.
+_CMTMEDQA = {2: 26, 3: 91, 4: 335, 5: 347, 6: 136, 7: 29, 8: 8, 9: 4, 10: 1}
 
 
 def main(
@@ -43,7 +49,12 @@ def main(
     tokenizer: Annotated[Path | None, typer.Option(help="vocab.json and merges.txt; needed without --model.")] = None,
     model: Annotated[Path | None, typer.Option(help="A causal model of transformers.")] = None,
     dialogues: Annotated[int, typer.Option(min=_SLICES)] = 1000,
-    exchanges: Annotated[str, typer.Option(help="Of a dialogue, such as 2-3.")] = "2-3",
+    exchanges: Annotated[
+        str | None, typer.Option(help="Of a dialogue, such as 2-3, all equally often; default: as in CMtMedQA.")
+    ] = None,
+    hidden: Annotated[int, typer.Option(help="Hidden size of the random Llama.")] = 128,
+    layers: Annotated[int, typer.Option(help="Its layers.")] = 2,
+    vocabulary: Annotated[int, typer.Option(help="Its first entries of the tokenizer; 0 for all.")] = 20_000,
     unit: str = "answer",
     sliced: Annotated[bool, typer.Option(help="The peer's cross-entropy of the turn alone.")] = False,
 ) -> None:
@@ -54,11 +65,20 @@ def main(
         if model is None:
             if tokenizer is None:
                 raise typer.BadParameter("give --tokenizer or --model")
-            model = _random_llama(Path(scratch), tokenizer)
+            model = _random_llama(Path(scratch), tokenizer, hidden, layers, vocabulary)
         causal = load_causal_model(CausalSettings(model=model))
     step = ContextRelevance(ContextRelevanceConfig(model=causal.settings, unit=unit), causal)  # type: ignore[arg-type]
-    fewest, most = map(int, exchanges.split("-"))
-    talks = _chained([exchange for path in data for exchange in _read(path)], dialogues, fewest, most)
+    weights = _CMTMEDQA
+    if exchanges is not None:
+        fewest, most = map(int, exchanges.split("-"))
+        weights = dict.fromkeys(range(fewest, most + 1), 1)
+    talks = _chained([exchange for path in data for exchange in _read(path)], dialogues, weights)
+    parameters = sum(each.numel() for each in causal.model.parameters())
+    head = causal.model.get_output_embeddings().weight.shape
+    print(f"{parameters / 1e6:.1f} million parameters, {head[0]:,} entries, hidden size {head[1]}, on {causal.device}")
+    print(
+        f"{len(talks):,} dialogues; exchanges: {_distribution(talks)} (one exchange has no score: left out)", flush=True
+    )
     step(_batch(talks[:2]))
     _naive(causal, talks[0], unit, sliced)
     ours, theirs, ratios, differences = 0.0, 0.0, [], [0.0]
@@ -76,7 +96,7 @@ def main(
             assert note is not None
             differences += [abs(mine - value) for mine, value in zip(note["scores"][TURNS], values, strict=True)]
     turns = len(differences) - 1
-    print(f"{len(talks):,} dialogues of {exchanges} exchanges, {turns:,} turns scored, on {causal.device}, {unit}s")
+    print(f"{turns:,} {unit}s scored")
     print(f"ours {ours:.1f} s, two passes a turn {theirs:.1f} s: {theirs / ours:.2f} times as fast")
     print(f"least of {len(ratios)} slices {min(ratios):.2f}; largest difference of a score {max(differences):.1e}")
 
@@ -132,37 +152,58 @@ def _read(path: Path) -> list[tuple[str, str, str]]:
         return [(row["department"], row["ask"], row["answer"]) for row in csv.DictReader(rows)]
 
 
-def _chained(exchanges: list[tuple[str, str, str]], count: int, fewest: int, most: int) -> list[Messages]:
+def _chained(exchanges: list[tuple[str, str, str]], count: int, weights: dict[int, int]) -> list[Messages]:
+    """Dialogues of exchanges of one department or file; `weights`: how often they are of so many. An exchange stands in
+    one dialogue, until there are no more of its department: then all are dealt once more.
+    """
     draw = random.Random(0)
     subjects: dict[str, list[tuple[str, str]]] = {}
-    for subject, question, answer in draw.sample(exchanges, len(exchanges)):
+    for subject, question, answer in exchanges:
         if question.strip() and answer.strip():
             subjects.setdefault(subject, []).append((question.strip(), answer.strip()))
+    longest = max(weights)
+    large = [subject for subject, found in subjects.items() if len(found) >= longest]
+    if not large:
+        raise typer.BadParameter(f"no department has {longest} exchanges")
+    often = [len(subjects[subject]) for subject in large]
+    stacks: dict[str, list[tuple[str, str]]] = {subject: [] for subject in large}
     talks: list[Messages] = []
-    for found in subjects.values():
-        while len(found) >= most:
-            chosen = [found.pop() for _ in range(draw.randint(fewest, most))]
-            said = [text for pair in chosen for text in pair]
-            talks.append(tuple({"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(said)))
-    draw.shuffle(talks)
-    if len(talks) < count:
-        raise typer.BadParameter(f"the data make {len(talks):,} dialogues of {fewest} to {most} exchanges")
-    return talks[:count]
+    for _ in range(count):
+        subject = draw.choices(large, often)[0]
+        wanted = draw.choices(list(weights), list(weights.values()))[0]
+        if len(stacks[subject]) < wanted:
+            stacks[subject] = draw.sample(subjects[subject], len(subjects[subject]))
+        said = [text for pair in (stacks[subject].pop() for _ in range(wanted)) for text in pair]
+        talks.append(tuple({"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(said)))
+    return talks
 
 
-def _random_llama(place: Path, tokenizer: Path) -> Path:
-    coder = Tokenizer(models.BPE.from_file(str(tokenizer / "vocab.json"), str(tokenizer / "merges.txt")))
+def _distribution(talks: list[Messages]) -> str:
+    counts = Counter(len(messages) // 2 for messages in talks)
+    return ", ".join(f"{counts[number]} of {number}" for number in sorted(counts))
+
+
+def _random_llama(place: Path, tokenizer: Path, hidden: int, layers: int, vocabulary: int) -> Path:
+    """`vocabulary`: so many entries of a byte-level BPE are one themselves, for an entry is merged of earlier ones."""
+    entries: dict[str, int] = json.loads((tokenizer / "vocab.json").read_bytes())
+    lines = (tokenizer / "merges.txt").read_text("utf-8").splitlines()
+    merges = [(one, other) for one, _, other in (line.partition(" ") for line in lines if line[:8] != "#version")]
+    ends = [token for token in ("</s>", "<|endoftext|>") if token in entries]
+    if vocabulary:
+        entries = {token: at for token, at in entries.items() if at < vocabulary}
+        merges = [pair for pair in merges if {*pair, "".join(pair)} <= entries.keys()]
+    coder = Tokenizer(models.BPE(entries, merges))
     coder.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     coder.decoder = decoders.ByteLevel()
-    end = next(token for token in ("</s>", "<|endoftext|>") if coder.token_to_id(token) is not None)
-    transformers.PreTrainedTokenizerFast(tokenizer_object=coder, eos_token=end).save_pretrained(place)
+    coder.add_special_tokens(ends[:1])
+    transformers.PreTrainedTokenizerFast(tokenizer_object=coder, eos_token=ends[0]).save_pretrained(place)
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
         vocab_size=int(np.ceil(coder.get_vocab_size() / 8) * 8),
-        hidden_size=256,
-        intermediate_size=1024,
-        num_hidden_layers=4,
-        num_attention_heads=8,
+        hidden_size=hidden,
+        intermediate_size=4 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // 32,
         max_position_embeddings=4096,
         initializer_range=0.1,
     )

@@ -19,6 +19,8 @@ from data_tools.causal_model import CausalModel, CausalSettings, load_causal_mod
 from data_tools.chat import TEMPLATES, ChatError, get_template
 from data_tools.corpus.batch import Batch, dialogue_text
 from data_tools.inputs import InputError
+from data_tools.local_model import cpu_threads
+from data_tools.passes import passes
 from data_tools.records import Messages
 
 Embed = Callable[[Batch], npt.NDArray[np.float32]]
@@ -108,8 +110,7 @@ class ModelEmbedding(CausalSettings):
     def embedder(self, key: str) -> Embed:
         """A function that gives float32 [N, H] of length 1, zeros where a dialogue cannot be rendered.
 
-        On a CPU each dialogue has a forward pass of its own, so that its vector does not follow its neighbours; on a
-        GPU dialogues of like length share one, and the last bits may.
+        A dialogue's vector does not follow its neighbours (`passes`).
 
         Raises:
             InputError: as `load_causal_model`, or no such template.
@@ -138,24 +139,18 @@ class Embedder:
         torch = import_module("torch")
         loaded = self._loaded
         rows = [self._ids(messages) for messages in batch.messages]
+        asked = [place for place, ids in enumerate(rows) if ids]
+        read = [rows[place] for place in asked]
         out = np.zeros((len(batch), self.size), np.float32)
-        at_most = 1 if loaded.device == "cpu" else loaded.settings.batch_tokens
-        places = sorted((place for place, ids in enumerate(rows) if ids), key=lambda place: len(rows[place]))
-        for taken in _passes(places, rows, at_most):
-            lengths = [len(rows[place]) for place in taken]
-            ids_NT = torch.zeros((len(taken), max(lengths)), dtype=torch.int64)
-            for number, place in enumerate(taken):
-                ids_NT[number, : lengths[number]] = torch.tensor(rows[place])
-            last_N = torch.tensor(lengths) - 1
-            mask_NT = torch.arange(ids_NT.shape[1])[None] <= last_N[:, None]
-            with torch.inference_mode():
-                states_NTH = loaded.model.base_model(
-                    input_ids=ids_NT.to(loaded.device), attention_mask=mask_NT.long().to(loaded.device), use_cache=False
-                ).last_hidden_state
-                states_NH = states_NTH[torch.arange(len(taken)), last_N].double().cpu().numpy()
-            lengths_N = np.sqrt(np.add.reduce(states_NH * states_NH, axis=1, keepdims=True))
-            usable = np.isfinite(lengths_N) & (lengths_N > 0)
-            out[taken] = np.divide(states_NH, lengths_N, out=np.zeros_like(states_NH), where=usable)
+        at_most = loaded.settings.batch_tokens
+        with torch.inference_mode(), cpu_threads(loaded.model, loaded.device):
+            for each in passes(read, at_most=at_most, longest=loaded.max_length, device=loaded.device):
+                taken = [asked[place] for place in each.places]
+                ids_NT = torch.from_numpy(each.ids_RT).to(loaded.device)
+                states_NTH = loaded.model.base_model(input_ids=ids_NT, use_cache=False).last_hidden_state
+                last_N = each.lengths_R[: len(taken)] - 1
+                states_NH = states_NTH[range(len(taken)), last_N].double().cpu().numpy()
+                out[taken] = _of_length_one(states_NH)
         return out
 
     def _ids(self, messages: Messages) -> list[int]:
@@ -163,15 +158,11 @@ class Embedder:
         return self._loaded.encode(text)[: self._loaded.max_length] if text else []
 
 
-def _passes(places: Sequence[int], rows: Sequence[Sequence[int]], at_most: int) -> list[list[int]]:
-    """Places in the order given, together while their number times the longest is `at_most` tokens."""
-    passes: list[list[int]] = []
-    for place in places:
-        if passes and (len(passes[-1]) + 1) * len(rows[place]) <= at_most:
-            passes[-1].append(place)
-        else:
-            passes.append([place])
-    return passes
+def _of_length_one(states_NH: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Zeros where a vector has no length, or none that is finite."""
+    lengths_N = np.sqrt(np.add.reduce(states_NH * states_NH, axis=1, keepdims=True))
+    usable = np.isfinite(lengths_N) & (lengths_N > 0)
+    return np.divide(states_NH, lengths_N, out=np.zeros_like(states_NH), where=usable)
 
 
 def _renderer(template: str, key: str) -> Callable[[Messages], str | None]:

@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from data_tools.causal_model import CausalModel
 from data_tools.inputs import InputError
+from data_tools.local_model import cpu_threads
+from data_tools.passes import passes
 
-_LENGTH_STEP = 64  # on a GPU, rows are padded to a multiple of it
 _POSITIONS = {"cpu": 512, "cuda": 2048}  # W of one product
 _BLOCK_LOGITS = {"cpu": 1 << 19, "cuda": 1 << 28}  # that exist at once: 2 MiB and 1 GiB
 _LEAST_BLOCK = 256  # entries of the vocabulary
@@ -34,15 +35,11 @@ class Row:
     wanted: npt.NDArray[np.int64]
 
 
-_Pass = tuple[list[int], npt.NDArray[np.int64]]  # places of rows, and their ids [R, T]
-
-
 class TeacherForcing:
     """A loaded model, and how its passes are shaped.
 
-    A pass on a CPU is one row, without padding; on a GPU as many as make `batch_tokens`, all padded to one of a few
-    lengths and filled up with empty rows. So a group's losses do not follow its neighbours. Padding stands on the
-    right, where a causal model does not look: no mask is needed.
+    Passes through the model and products with its head are of few shapes, filled up where rows are lacking, so that a
+    row's losses do not follow its neighbours.
 
     Raises:
         InputError: the logits of the model are not what its output embedding makes of its last hidden states (some
@@ -50,11 +47,13 @@ class TeacherForcing:
     """
 
     def __init__(self, causal: CausalModel) -> None:
+        self.model = causal.model
         self.body = causal.model.base_model
         self.head = causal.model.get_output_embeddings()
         self.device = causal.device
         self.kind = "cpu" if causal.device == "cpu" else "cuda"
         self.batch_tokens = causal.settings.batch_tokens
+        self.max_length = causal.max_length
         torch = import_module("torch")
         ids_RT = torch.arange(_PROBE, device=self.device)[None]
         with torch.inference_mode():
@@ -68,81 +67,68 @@ class TeacherForcing:
             )
 
     def losses(self, groups: Sequence[Sequence[Row]]) -> list[list[npt.NDArray[np.float64]]]:
-        """−ln p of each row's wanted tokens, in nats: float64 [wanted], one array a row. NaN or infinite where the
-        model's are.
-
-        Args:
-            groups: rows that belong together; on a CPU their logits are made together.
+        """−ln p of each row's wanted tokens, in nats: float64 [wanted], one array a row, by groups as `groups`. NaN or
+        infinite where the model's are.
         """
         torch = import_module("torch")
         rows = [row for group in groups for row in group]
         found: list[npt.NDArray[np.float64]] = [np.zeros(0)] * len(rows)
-        with torch.inference_mode():
-            for places, passes in self._parts(groups, rows):
-                hidden_WH = torch.cat([self._wanted(ids_RT, [rows[at] for at in taken]) for taken, ids_RT in passes])
-                targets_W = torch.from_numpy(np.concatenate([rows[at].ids[rows[at].wanted] for at in places]))
-                losses_W = self._losses(hidden_WH, targets_W.to(self.device))
-                ends = np.cumsum([len(rows[at].wanted) for at in places])[:-1]
-                for at, part in zip(places, np.split(losses_W, ends)):
-                    found[at] = part
+        places: list[int] = []
+        losses: list[npt.NDArray[np.float64]] = []
+        with torch.inference_mode(), cpu_threads(self.model, self.device):
+            for hidden_WH, targets_W in self._in_equal_parts(rows, places):
+                losses.append(self._cross_entropy(hidden_WH, targets_W))
+        if places:
+            ends = np.cumsum([len(rows[at].wanted) for at in places])
+            for at, part in zip(places, np.split(np.concatenate(losses)[: ends[-1]], ends[:-1])):
+                found[at] = part
         flat = iter(found)
         return [[next(flat) for _ in group] for group in groups]
 
-    def _parts(self, groups: Sequence[Sequence[Row]], rows: Sequence[Row]) -> Iterator[tuple[list[int], list[_Pass]]]:
-        """Which rows have their logits made together, and their passes through the model, in the same order. The last
-        token of a row is foretold and never read; rows of which nothing is wanted are in no pass.
+    def _in_equal_parts(self, rows: Sequence[Row], places: list[int]) -> Iterator[tuple[Any, Any]]:
+        """The hidden states before wanted tokens, [W, H], and these tokens, int64 [W]: of all rows one after another
+        in parts of one W, the last filled up with zeros. `places` gets whose they are.
         """
-        if self.kind == "cpu":
-            first = 0
-            for group in groups:
-                places = [at for at in range(first, first + len(group)) if len(rows[at].wanted)]
-                first += len(group)
-                if places:
-                    yield places, [([at], rows[at].ids[None, : rows[at].wanted[-1]]) for at in places]
-            return
-        by_length: dict[int, list[int]] = {}
-        for at, row in enumerate(rows):
-            if len(row.wanted):
-                by_length.setdefault(-(-int(row.wanted[-1]) // _LENGTH_STEP) * _LENGTH_STEP, []).append(at)
-        for length, places in sorted(by_length.items()):
-            size = max(1, self.batch_tokens // length)
-            for start in range(0, len(places), size):
-                taken = places[start : start + size]
-                ids_RT = np.zeros((size, length), np.int64)
-                for number, at in enumerate(taken):
-                    ids = rows[at].ids[: rows[at].wanted[-1]]
-                    ids_RT[number, : len(ids)] = ids
-                yield taken, [(taken, ids_RT)]
-
-    def _wanted(self, ids_RT: npt.NDArray[np.int64], rows: Sequence[Row]) -> Any:
-        """The hidden states before the wanted tokens of `rows`, the first ones of a pass: [W, H]."""
         torch = import_module("torch")
-        hidden_RTH = self._hidden(torch.from_numpy(ids_RT).to(self.device))
-        numbers_W = np.concatenate([np.full(len(row.wanted), number) for number, row in enumerate(rows)])
-        before_W = np.concatenate([row.wanted for row in rows]) - 1
-        return hidden_RTH[torch.from_numpy(numbers_W).to(self.device), torch.from_numpy(before_W).to(self.device)]
+        pad = torch.nn.functional.pad
+        size = _POSITIONS[self.kind]
+        waiting_WH = targets_W = None
+        for taken, hidden_WH in self._wanted(rows):
+            places += taken
+            ids_W = torch.from_numpy(np.concatenate([rows[at].ids[rows[at].wanted] for at in taken])).to(self.device)
+            waiting_WH = hidden_WH if waiting_WH is None else torch.cat([waiting_WH, hidden_WH])
+            targets_W = ids_W if targets_W is None else torch.cat([targets_W, ids_W])
+            while len(targets_W) >= size:
+                yield waiting_WH[:size], targets_W[:size]
+                waiting_WH, targets_W = waiting_WH[size:], targets_W[size:]
+        if targets_W is not None and len(targets_W):
+            short = size - len(targets_W)
+            yield pad(waiting_WH, (0, 0, 0, short)), pad(targets_W, (0, short))
+
+    def _wanted(self, rows: Sequence[Row]) -> Iterator[tuple[list[int], Any]]:
+        """Places of rows, and the hidden states [W, H] before their wanted tokens. The last token of a row is foretold
+        and never read; rows of which nothing is wanted are in no pass.
+        """
+        torch = import_module("torch")
+        asked = [at for at, row in enumerate(rows) if len(row.wanted)]
+        read = [rows[at].ids[: rows[at].wanted[-1]] for at in asked]
+        for each in passes(read, at_most=self.batch_tokens, longest=self.max_length, device=self.kind):
+            taken = [asked[place] for place in each.places]
+            hidden_RTH = self._hidden(torch.from_numpy(each.ids_RT).to(self.device))
+            numbers_W = np.repeat(np.arange(len(taken)), [len(rows[at].wanted) for at in taken])
+            before_W = np.concatenate([rows[at].wanted for at in taken]) - 1
+            yield taken, hidden_RTH[torch.from_numpy(numbers_W), torch.from_numpy(before_W)]
 
     def _hidden(self, ids_RT: Any) -> Any:
         """The hidden states that the head reads, [R, T, H]."""
         return self.body(input_ids=ids_RT, use_cache=False).last_hidden_state
-
-    def _losses(self, hidden_WH: Any, targets_W: Any) -> npt.NDArray[np.float64]:
-        torch = import_module("torch")
-        size = _POSITIONS[self.kind]
-        parts = []
-        for start in range(0, len(targets_W), size):
-            taken_WH, taken_W = hidden_WH[start : start + size], targets_W[start : start + size]
-            short = size - len(taken_W) if self.kind == "cuda" else 0  # every product of one shape, see above
-            taken_WH = torch.nn.functional.pad(taken_WH, (0, 0, 0, short))
-            parts.append(self._cross_entropy(taken_WH, torch.nn.functional.pad(taken_W, (0, short)))[: len(taken_W)])
-        return np.concatenate(parts)
 
     def _cross_entropy(self, hidden_WH: Any, targets_W: Any) -> npt.NDArray[np.float64]:
         """ln Σ exp(logit) − logit of the target, over the vocabulary block by block, so that a CPU finds its logits in
         the cache; sums over blocks in float64.
 
         What is taken off the logits before `exp` is the larger of the target's and the first entries', not the largest
-        of all, for which each block would be read once more. Where that overflows, it is done again with the largest.
+        of all, for which each block would be read once more. Where that overflows, the largest is taken.
         """
         torch = import_module("torch")
         picked_W = (hidden_WH.float() * self.head.weight[targets_W].float()).sum(1)
@@ -152,9 +138,10 @@ class TeacherForcing:
         block = max(_LEAST_BLOCK, _BLOCK_LOGITS[self.kind] // len(targets_W))
         blocks = [slice(start, start + block) for start in range(0, self.head.out_features, block)]
         sums_W = self._sums(hidden_WH, blocks, shift_W)
-        if not bool(torch.isfinite(sums_W).all()):
-            most_W = [self._logits(hidden_WH, each).amax(1) for each in blocks]
-            shift_W = torch.stack(most_W).amax(0)
+        fits_W = torch.isfinite(sums_W)
+        if not bool(fits_W.all()):
+            most_W = torch.stack([self._logits(hidden_WH, each).amax(1) for each in blocks]).amax(0)
+            shift_W = torch.where(fits_W, shift_W, most_W)  # of its own position alone, not of a neighbour
             sums_W = self._sums(hidden_WH, blocks, shift_W)
         losses_W = sums_W.log() + (shift_W.double() - picked_W.double())
         return np.asarray(losses_W.cpu().numpy(), np.float64)

@@ -1,7 +1,7 @@
 """Logits and log-probabilities beside plain forward passes in float64, one row at a time."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,13 @@ import pytest
 import torch
 import transformers
 
+from data_tools import local_model
 from data_tools.causal_model import CausalModel, CausalSettings, gpu_of_process, load_causal_model
+from data_tools.corpus.batch import Batch
+from data_tools.dialogues.embedding import ModelEmbedding
+from data_tools.dialogues.teacher_forcing import Row, TeacherForcing
 from data_tools.inputs import InputError
+from data_tools.records import Messages
 from tests.data_tools.small_causal import TEXTS, small_causal_model
 
 IDS = [300, 7, 18, 301]
@@ -196,6 +201,35 @@ def test_workers_take_the_gpus_in_turn() -> None:
     identities = [(), (1,), (2,), (3,), (4,), (5,)]
     assert [gpu_of_process(identity, 3) for identity in identities] == [0, 0, 1, 2, 0, 1]
     assert {gpu_of_process(identity, 1) for identity in identities} == {0}
+
+
+@pytest.mark.parametrize("case", ["small model", "large model", "large model in a worker"])
+def test_threads_are_used_where_they_help(causal: CausalModel, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if case != "small model":
+        monkeypatch.setattr(local_model, "_ONE_THREAD", 0)
+    monkeypatch.setenv("RAYON_NUM_THREADS", "1" if "worker" in case else "2")
+    monkeypatch.setattr("data_tools.dialogues.embedding.load_causal_model", lambda *given: causal)
+    talk: Messages = ({"role": "user", "content": "fever"}, {"role": "assistant", "content": "rest"})
+    batch = Batch(["0"], ["fever\nrest"], [""], [""], [{}], [talk])
+    row = np.arange(3, 9)
+    work: dict[str, Callable[[], object]] = {
+        "next_token_logits": lambda: causal.next_token_logits([row.tolist()], IDS),
+        "token_logps": lambda: causal.token_logps([row.tolist()]),
+        "losses": lambda: forcing.losses([[Row(row, np.array([3]))]]),
+        "vectors": lambda: ModelEmbedding(model=causal.settings.model).embedder("d")(batch),
+    }
+    forcing = TeacherForcing(causal)
+    seen: list[int] = []
+    hook = causal.model.base_model.register_forward_hook(lambda *given: seen.append(torch.get_num_threads()))
+    torch.set_num_threads(2)
+    try:
+        for function in work.values():
+            function()
+            assert torch.get_num_threads() == 2, "others in this process have theirs back"
+    finally:
+        hook.remove()
+        torch.set_num_threads(1)
+    assert seen == [2 if case == "large model" else 1] * len(work)
 
 
 @pytest.mark.gpu
