@@ -41,7 +41,7 @@ def dialogues(
             typer.echo(json.dumps(DialogueRecipe.model_json_schema(), indent=2, ensure_ascii=False))
             return
         if recipe is None:
-            raise InputError("which recipe? Give its YAML file, such as recipes/aquila_med/data_sft.yaml")
+            raise InputError("give a recipe, such as recipes/aquila_med/data_sft.yaml")
         loaded = load_recipe(recipe, overrides or ())
         terminal = console()
         with bar(terminal, progress and terminal.is_terminal) as on_progress:
@@ -51,7 +51,7 @@ def dialogues(
 
         terminal.print(terminal_summary(summary.funnel))
         kept = f", {summary.pieces_reused:,} pieces kept from an earlier run" if summary.pieces_reused else ""
-        terminal.print(f"{summary.seconds:.1f} s{kept}; the report: {summary.output / 'funnel.html'}")
+        terminal.print(f"{summary.seconds:.1f} s{kept}; the report: {summary.output / 'funnel.html'}", markup=False)
 
 
 def import_files(
@@ -77,16 +77,16 @@ def import_files(
             from data_tools.dialogues.importers import IMPORTERS
 
             for name, one in IMPORTERS.items():
-                typer.echo(f"{name:<18} {one.title}")
+                typer.echo(f"{name:<20} {one.title}")
             return
         if not files or format is None or output is None:
             raise InputError("give FILEs, --format and --output; --list shows the formats")
         from data_tools.dialogues.importing import import_to_file
 
         account = import_to_file(files, format, output)
-        terminal.print(f"[bold]{output}[/]: {account.dialogues:,} dialogues of {account.units:,} records")
+        terminal.print(f"{output}: {account.dialogues:,} dialogues of {account.units:,} records", markup=False)
         for reason, count in account.quarantined.items():
             terminal.print(f"  {count:,} {reason}", style="yellow")
         if account.damage:
-            terminal.print(f"  {account.damage}", style="red")
+            terminal.print(f"  {account.damage}", style="red", markup=False)
             raise typer.Exit(DATA_FAULT)

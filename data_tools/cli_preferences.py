@@ -33,7 +33,7 @@ def pairs(
 ) -> None:
     """Make preference pairs: answers that a judge prefers, and right options against wrong ones.
 
-    OUTPUT/pairs_train and pairs_valid hold the pairs as .jsonl and as .bin and .idx, OUTPUT/report.html what became of
+    OUTPUT/pairs_train and pairs_valid hold the pairs as .jsonl and as .bin and .idx, OUTPUT/funnel.html what became of
     every candidate, OUTPUT/audit.jsonl.zst what the models said. Answers are kept: after an interruption the same
     command goes on, and nothing is asked, or paid for, twice.
     """
@@ -62,7 +62,7 @@ def pairs(
             summary = build_pairs(loaded, workers=workers or cores, on_progress=on_progress)
         _print_funnel(terminal, summary.funnel)
         done = "nothing to do: these pairs are there" if summary.reused else f"{summary.seconds:.1f} s"
-        terminal.print(f"{done}; the report: {summary.output / 'report.html'}")
+        terminal.print(f"{done}; the report: {summary.output / 'funnel.html'}", markup=False)
 
 
 def _print_funnel(terminal: "Console", funnel: dict[str, Any]) -> None:
@@ -80,9 +80,9 @@ def _print_funnel(terminal: "Console", funnel: dict[str, Any]) -> None:
     for name, rows in funnel["strata"].items():
         if short := [row for row in rows if row["short"]]:
             missing = ", ".join(f"{row['name']} {row['short']:,} of {row['asked']:,}" for row in short)
-            terminal.print(f"[yellow]{name} pairs are missing: {missing}[/]")
+            terminal.print(f"{name} pairs are missing: {missing}", style="yellow", markup=False)
     for warning in funnel["length_bias"]["warnings"]:
-        terminal.print(f"[yellow]length: {warning}[/]")
+        terminal.print(f"length: {warning}", style="yellow", markup=False)
     for name, account in funnel["accounts"].items():
         terminal.print(
             f"{name}: {account['calls']:,} calls, {account['prompt_tokens'] + account['completion_tokens']:,} tokens, "
@@ -90,6 +90,9 @@ def _print_funnel(terminal: "Console", funnel: dict[str, Any]) -> None:
         )
     split = ", ".join(f"{name} {found['pairs']:,}" for name, found in funnel["split"].items())
     terminal.print(f"pairs: {split}")
+    for name, found in funnel["indexes"].items():
+        if gone := ", ".join(f"{reason} {count:,}" for reason, count in found["dropped"].items() if count):
+            terminal.print(f"not in the index {name}: {gone}", style="yellow")
 
 
 def _print_plan(terminal: "Console", plan: "PairsPlan") -> None:

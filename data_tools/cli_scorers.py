@@ -16,10 +16,11 @@ def label(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count calls, tokens and cost, and ask nothing.")] = False,
 ) -> None:
-    """Have a language model label documents, by domain or quality, as seeds for a scorer.
+    """Have a language model label documents or dialogues, as seeds for a scorer.
 
-    Each document is asked about several times; those whose answers differ are dropped. The model is any server that
-    speaks the OpenAI protocol. Answers are kept: nothing is asked, or paid for, twice.
+    Tasks: domain and quality, of documents; complexity and response-quality, of each exchange of dialogues. Each is
+    asked about several times; those whose answers differ are dropped. The model is any server that speaks the OpenAI
+    protocol. Answers are kept: nothing is asked, or paid for, twice.
     """
     with one_sentence():
         from data_tools.inputs import RunError
@@ -47,7 +48,14 @@ def train_scorer(
     ],
     output: Annotated[Path, typer.Option(help="Directory to write; it must not exist.", metavar="DIRECTORY")],
     kind: Annotated[str, typer.Option(help="linear, fasttext or encoder: from cheap to dear.")] = "linear",
-    task: Annotated[str, typer.Option(help="classification (domain) or regression (quality).")] = "classification",
+    task: Annotated[
+        str | None,
+        typer.Option(help="classification (domain) or regression (scores) [what `aquila data label` wrote]."),
+    ] = None,
+    score_range: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="Of a regression [what `aquila data label` wrote, or 0 6].", metavar="LOW HIGH"),
+    ] = None,
     tokenizer: Annotated[
         Path | None, typer.Option(help="The corpus recipe's, whose tokens a linear scorer counts.")
     ] = None,
@@ -57,10 +65,11 @@ def train_scorer(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the split and the training.")] = 0,
 ) -> None:
-    """Train a scorer of documents from labelled seeds, and report how good it is on seeds that were held out."""
+    """Train a scorer of documents or dialogues from labelled seeds, and report how good it is on held-out ones."""
     with one_sentence():
         from data_tools.config_files import parse_value
-        from data_tools.inputs import InputError
+        from data_tools.inputs import InputError, resolve_inputs
+        from data_tools.scorers.seeds import labelled_range
         from data_tools.scorers.training import train_scorer as train
 
         settings: dict[str, Any] = {}
@@ -69,12 +78,15 @@ def train_scorer(
             if not equals:
                 raise InputError(f"--setting {given!r} is not KEY=VALUE")
             settings[key] = parse_value(value)
+        if task is None:
+            task = "regression" if labelled_range(resolve_inputs(seeds)) else "classification"
         terminal = console()
         report = train(
             seeds,
             output,
             kind=kind,
             task=task,
+            score_range=score_range,
             tokenizer=tokenizer,
             settings=settings,
             seed=seed,
@@ -85,14 +97,14 @@ def train_scorer(
 
 def _print(terminal: Any, title: str, facts: dict[str, Any]) -> None:
     """Facts, nested ones indented, a line each."""
-    terminal.print(f"[bold]{title}[/]")
+    terminal.print(title, style="bold", markup=False)
     _print_facts(terminal, facts, 1)
 
 
 def _print_facts(terminal: Any, facts: dict[str, Any], depth: int) -> None:
     for name, value in facts.items():
         if isinstance(value, dict):
-            terminal.print(f"{'  ' * depth}{name}")
+            terminal.print(f"{'  ' * depth}{name}", markup=False)
             _print_facts(terminal, value, depth + 1)
         else:
             text = f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Hashable, Iterator, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, get_args
 
@@ -209,6 +210,7 @@ def _set(tree: dict[str, Any], parts: list[str], value: Any) -> None:
         if last:
             here[index] = value
         else:
+            here[index] = copy(here[index])  # behind a YAML alias it is another key's too
             here = here[index]
 
 

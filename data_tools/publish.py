@@ -48,7 +48,9 @@ def storage_errors(path: Path) -> Iterator[None]:
     except StorageError:
         raise
     except OSError as error:
-        if error.errno not in _NO_SPACE:
+        # numpy's ndarray.tofile says "1788 requested and 609 written", and gives no errno (numpy 2.4).
+        short = error.errno is None and "requested and" in str(error)
+        if error.errno not in _NO_SPACE and not short:
             raise
         raise StorageError(
             f"cannot write {path}: {(error.strerror or 'no space').lower()}; what was half written "

@@ -42,7 +42,8 @@ def prepare_data(
     seeds: int = SEEDS,
     workers: int | None = None,
 ) -> dict[str, Any]:
-    """Make everything under `directory` that pre-training reads, and the questions; prints what became of the raw corpus.
+    """Make everything under `directory` that pre-training reads, and the questions; prints what became of the raw
+    corpus.
 
     workers: processes that the corpus is made with; None: one a core. Returns the corpus's funnel, with "plants".
     """

@@ -2,8 +2,8 @@
 
 A phase is a row of steps that look at one document at a time. The first reads the input; each further one begins where
 all shards had to be known (duplicates), or after steps that are dear, and reads what the one before let pass. Then the
-stages are written, for which all shards have to be known too. A piece of work is a shard in a phase. Its key is a digest of all that decides its
-result, and names its files.
+stages are written, for which all shards have to be known too. A piece of work is a shard in a phase. Its key is a
+digest of all that decides its result, and names its files.
 """
 
 from collections.abc import Sequence

@@ -4,6 +4,8 @@ A file is imported once: its parts and its account are committed under a key of 
 what the steps read, so that work is spread, and taken up after a kill, part by part, however the raw files are cut.
 """
 
+import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -20,7 +22,7 @@ from data_tools.dialogues.importers import IMPORTERS, importer
 from data_tools.files import ReadOptions
 from data_tools.inputs import InputError, RunError, resolve_inputs
 from data_tools.pool import Pool
-from data_tools.publish import atomic_path
+from data_tools.publish import LOCK, atomic_path
 from data_tools.quarantine import Fault, Quarantine
 from data_tools.record_writer import RecordWriter
 from data_tools.records import Dialogue, RecordError, stable_id
@@ -55,6 +57,13 @@ class DialogueSource(BaseModel):
             raise ValueError(str(error)) from error
         return value
 
+    @field_validator("encoding")
+    @classmethod
+    def _encodings(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value is not None:
+            ReadOptions(value)  # now, and not where the first file is opened
+        return value
+
     def read_options(self) -> ReadOptions:
         """How its bytes become records."""
         return ReadOptions(self.encoding or importer(self.format).encodings, self.max_line_mib << 20)
@@ -86,20 +95,22 @@ class Account:
 class _File:
     source: int
     path: Path
+    name: str  # of its records without an id
     size: int
     key: str
 
 
 class FileImport:
-    """The dialogues of one file, in order; what cannot be used goes to `quarantine`.
+    """The dialogues of one file, in order; what cannot be used goes to `quarantine`. `name` is the file's in the ids of
+    records that have none.
 
     Attributes:
         account: complete once the iteration has ended.
     """
 
-    def __init__(self, source: DialogueSource, path: Path, quarantine: Quarantine) -> None:
+    def __init__(self, source: DialogueSource, path: Path, name: str, quarantine: Quarantine) -> None:
         self.account = Account()
-        self._source, self._path, self._quarantine = source, path, quarantine
+        self._source, self._path, self._name, self._quarantine = source, path, name, quarantine
         self._importer = importer(source.format)
         self._reader = self._importer.reader(path, source.read_options())
 
@@ -140,9 +151,9 @@ class FileImport:
         refused[fault.reason] = refused.get(fault.reason, 0) + 1
 
     def _id(self, given: str | None, offset: int) -> str:
-        """Unique over the sources: published sets number their records from 1, each of them."""
+        """With its source's name: published sets number their records from 1, each of them."""
         if given is None:
-            return stable_id(f"{self._source.name}/{self._path.name}", offset)
+            return stable_id(f"{self._source.name}/{self._name}", offset)
         return given if self._source.format == OWN_FORMAT else f"{self._source.name}:{given}"
 
 
@@ -165,7 +176,7 @@ class _ImportFiles:
             ExitStack() as stack,
         ):
             writer: RecordWriter | None = None
-            dialogues = FileImport(plan.sources[file.source], file.path, quarantine)
+            dialogues = FileImport(plan.sources[file.source], file.path, file.name, quarantine)
             for dialogue in dialogues:
                 if writer is None or writer.records == _PART:
                     stack.close()
@@ -197,7 +208,7 @@ class ImportPlan:
                 paths = resolve_inputs(source.files, IMPORTERS[source.format].suffixes)
             except InputError as error:
                 raise InputError(f"source {source.name}: {error}") from error
-            for path in paths:
+            for path, name in zip(paths, _names(paths)):
                 other = seen.setdefault(path.resolve(), source.name)
                 if other != source.name:
                     raise InputError(f"{path} is in source {other} and in source {source.name}: give it to one")
@@ -205,11 +216,11 @@ class ImportPlan:
                 key = digest_of(
                     {
                         "version": [_FORMAT_VERSION, version("megatron-aquila")],
-                        "file": [str(path.absolute()), status.st_size, status.st_mtime_ns],
+                        "file": [str(path.absolute()), name, status.st_size, status.st_mtime_ns],
                         "source": source.model_dump(mode="json", exclude={"files"}),
                     }
                 )
-                self.files.append(_File(number, path, status.st_size, key))
+                self.files.append(_File(number, path, name, status.st_size, key))
 
     def run(self, workers: int, on_progress: Callable[[int, int], None]) -> None:
         """Import what is not imported yet, and remove what belongs to no file any more.
@@ -220,6 +231,8 @@ class ImportPlan:
         self.directory.mkdir(parents=True, exist_ok=True)
         keys = {file.key for file in self.files}
         for path in self.directory.iterdir():
+            if path.name == LOCK or path.is_dir():  # the one is held by this run, the other is somebody else's
+                continue
             if path.suffix == ".tmp" or path.name.split(".")[0] not in keys:
                 path.unlink()
         todo = [number for number, file in enumerate(self.files) if committed(self.marker(file)) is None]
@@ -296,27 +309,52 @@ class ImportPlan:
         try:
             return counts_of(self.marker(file))
         except FileNotFoundError as error:
-            raise InputError(f"{file.path} is not imported yet: run `aquila data dialogues` on this machine") from error
+            raise InputError(
+                f"{file.path} is not imported, or has changed since: run `aquila data dialogues` on this machine"
+            ) from error
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """What tells the files of a source apart, wherever they lie: their names, and where several have the same one
+    (`train.jsonl` in each of two directories) what differs in their paths too.
+    """
+    equal: dict[str, list[str]] = {}
+    for path in paths:
+        equal.setdefault(path.name, []).append(str(path.absolute().parent))
+    common = {name: os.path.commonpath(parents) for name, parents in equal.items()}
+    return [path.absolute().relative_to(common[path.name]).as_posix() for path in paths]
 
 
 def import_to_file(inputs: Sequence[str], format_name: str, output: Path) -> Account:
     """The dialogues of `inputs` in one file `output`; refused records go to OUTPUT.quarantine.jsonl.
 
     Raises:
-        InputError: no such format or file. StorageError.
+        InputError: no such format or file, or an output that cannot be written. StorageError.
     """
     suffixes = importer(format_name).suffixes
     source = DialogueSource(name=format_name, format=format_name, files=tuple(inputs))
-    total = Account()
+    paths = resolve_inputs(inputs, suffixes)
+    if output.resolve() in {path.resolve() for path in paths}:
+        raise InputError(f"{output} is one of the files to import: choose another output")
+    try:
+        writer = RecordWriter(output)
+    except ValueError as error:
+        raise InputError(f"--output: {error}") from error
+    total, reasons = Account(), Counter[str]()
     refused = output.with_name(f"{output.name}.quarantine.jsonl")
-    refused.unlink(missing_ok=True)
-    with RecordWriter(output) as writer, Quarantine(refused) as quarantine:
-        for path in resolve_inputs(inputs, suffixes):
-            dialogues = FileImport(source, path, quarantine)
-            for dialogue in dialogues:
-                writer.write(dialogue.to_json())
-            account = dialogues.account
-            total.units, total.blank = total.units + account.units, total.blank + account.blank
-            total.dialogues, total.damage = total.dialogues + account.dialogues, total.damage or account.damage
-        total.quarantined = dict(sorted(quarantine.reasons.items()))
+    with atomic_path(refused) as temporary, writer:
+        with Quarantine(temporary) as quarantine:
+            for path, name in zip(paths, _names(paths)):
+                dialogues = FileImport(source, path, name, quarantine)
+                for dialogue in dialogues:
+                    writer.write(dialogue.to_json())
+                account = dialogues.account
+                total.units, total.blank = total.units + account.units, total.blank + account.blank
+                total.dialogues += account.dialogues
+                total.damage = total.damage or (account.damage and f"{path}: {account.damage}")
+                reasons.update(account.quarantined)
+        temporary.touch()
+    if not reasons:
+        refused.unlink()
+    total.quarantined = dict(sorted(reasons.items()))
     return total

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, Literal
 
-from data_tools.corpus.batch import Batch
+from data_tools.corpus.batch import Batch, normal_language
 from data_tools.corpus.language import LanguageConfig, LanguageStep
 from data_tools.llm import Answer
 from data_tools.prompts import Instruction
@@ -13,7 +13,6 @@ from data_tools.records import Messages
 
 Language = Literal["zh", "en"]
 
-_LANGUAGE_PARTS = re.compile("[-_]")  # zh-CN, en_GB
 _THOUGHTS_BEGIN, _THOUGHTS_END = "<think>", "</think>"  # of models that think aloud in their answer
 _SPACES = re.compile(r"\s+")
 _APOSTROPHES = str.maketrans("’ʼ＇", "'''")
@@ -70,7 +69,7 @@ def prompt_language(lang: str, prompt: Messages) -> Language | None:
     """The language that a candidate is asked about in: by its `lang`, or where that is empty by its user's words. None:
     there are no prompts in its language.
     """
-    name = _LANGUAGE_PARTS.split(lang.lower())[0]
+    name = normal_language(lang)
     if not name:
         name = language_of("\n".join(message["content"] for message in prompt if message["role"] == "user"))
     return "zh" if name == "zh" else "en" if name == "en" else None

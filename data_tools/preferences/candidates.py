@@ -1,7 +1,6 @@
 """Candidates for subjective pairs: of each dialogue one exchange, with what was said before it."""
 
 import hashlib
-from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -84,11 +83,3 @@ def candidate_of(dialogue: Dialogue, config: CandidatesConfig, seed: int) -> Mem
         traits=Traits(dialogue.lang, dialogue.source, turns, kind),
         content=Candidate(dialogue.id, prompt, answer, dialogue.lang, dialogue.source),
     )
-
-
-def candidates(
-    dialogues: Iterator[Dialogue], config: CandidatesConfig, seed: int
-) -> Iterator[Member[Candidate] | Passed]:
-    """`candidate_of` each."""
-    for dialogue in dialogues:
-        yield candidate_of(dialogue, config, seed)

@@ -108,7 +108,7 @@ class Making:
         wanted = sum(stratum.quota for stratum in strata)
 
         def make(members: Sequence[Member[Candidate]]) -> Iterator[bool]:
-            passed = [self._passed(member) for member in members]
+            passed = [self.passed(member) for member in members]
             asked = [found for found in passed if isinstance(found, Candidate)]
             author, judge = self.models["author"], self.models["judge"]
             with closing(subjective_pairs(asked, author, judge, part.settings)) as outcomes:
@@ -212,7 +212,7 @@ class Making:
 
         return draw(members, config, dropped)
 
-    def _passed(self, member: Member[Candidate]) -> Candidate | NoPair:
+    def passed(self, member: Member[Candidate]) -> Candidate | NoPair:
         """The candidate as the models may see it, or why they may not."""
         found = self.gates.candidate(member.content)
         if isinstance(found, Refused):

@@ -22,7 +22,9 @@ def judge_section(judge: Mapping[str, Any] | None) -> Markup:
     first = judge["first_share"]
     facts = [
         f"{count(judge['candidates'])} candidates went to author and judge, {count(judge['made'])} became pairs.",
-        "" if judge["agreement"] is None else f"The two orders say the same in {percent(judge['agreement'])} of them.",
+        ""
+        if judge["agreement"] is None
+        else f"Where both orders got a verdict, they say the same in {percent(judge['agreement'])}.",
         "" if first is None else f"Where a verdict names a winner, it is the answer that stands first in "
         f"{percent(first)}; 50\u00a0% is a judge that does not care for the order.",
     ]  # fmt: skip
@@ -99,5 +101,8 @@ def accounts_section(accounts: Mapping[str, Mapping[str, Any]]) -> Markup:
     headings = ("model", "requests", "out of the record", "answered", "calls", "prompt tokens", "answer tokens")
     columns = [Column(heading) for heading in (*headings, "cost", "uncertain cost")]
     columns += [Column("asked again", numeric=False), Column("failed", numeric=False)]
-    note = "All runs of these pairs together. Uncertain: attempts whose fate is unknown, at their highest."
+    note = (
+        "All runs of these pairs together; of one that was killed the last seconds are missing. Uncertain: attempts "
+        "whose fate is unknown, at their highest."
+    )
     return join([tag("p", note, class_="note"), table(columns, rows)])

@@ -1,5 +1,8 @@
-"""The end of a run of pairs: balance, split, write, index, report. manifest.json is removed first and written last."""
+"""The end of a run of pairs: balance, split, write, index, report. manifest.json, which a run removes first, is written
+last.
+"""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,13 +12,14 @@ import orjson
 from data_tools.config_files import dump_config
 from data_tools.indexing import build_index, quarantine_file
 from data_tools.inputs import RunError
-from data_tools.llm import Account
 from data_tools.manifest import dataset_files, manifest_path, package_versions, write_manifest
+from data_tools.preferences.accounts import FILE as ACCOUNTS_FILE
+from data_tools.preferences.accounts import Accounts
 from data_tools.preferences.length_bias import length_bias, unbalanced
 from data_tools.preferences.making import Kept, Making, Progress
 from data_tools.preferences.page import pairs_page
 from data_tools.preferences.recipe import PairsRecipe
-from data_tools.preferences.report import FORMAT, KINDS, VERSION, spent
+from data_tools.preferences.report import FORMAT, KINDS, VERSION
 from data_tools.preferences.split import Prompted, held_out
 from data_tools.preferences.strata import prompt_rank
 from data_tools.publish import atomic_path, sha256_file
@@ -30,9 +34,9 @@ WRITTEN = (
     f"{VALID}.jsonl",
     "audit.jsonl.zst",
     "quarantine.jsonl",
-    "accounts.json",
+    ACCOUNTS_FILE,
     "funnel.json",
-    "report.html",
+    "funnel.html",
 )
 _EXAMPLES = 3  # pairs shown of each kind and language
 _SHOWN_CHARACTERS = 600
@@ -43,30 +47,13 @@ def audit_file(output: Path) -> Path:
     return output / "audit.jsonl.zst"
 
 
-def record_accounts(output: Path, digest: str, accounts: Mapping[str, Account]) -> None:
-    """Add a run's accounts to accounts.json, whatever its end: what was spent stays known. Runs of other pairs go."""
-    if not accounts:
-        (output / "accounts.json").unlink(missing_ok=True)
-        return
-    runs = _runs(output, digest)
-    runs.append({name: account.to_json() for name, account in accounts.items()})
-    _write(output / "accounts.json", orjson.dumps({"plan": digest, "runs": runs}, option=orjson.OPT_INDENT_2))
-
-
-def _runs(output: Path, digest: str) -> list[dict[str, Any]]:
-    try:
-        known = orjson.loads((output / "accounts.json").read_bytes())
-    except (FileNotFoundError, orjson.JSONDecodeError):
-        return []
-    return list(known["runs"]) if known.get("plan") == digest else []
-
-
 def finish(
     recipe: PairsRecipe,
     digest: str,
     tokenizer: Tokenizer,
     making: Making,
     made: Sequence[Kept],
+    accounts: Accounts,
     workers: int,
     on_progress: Progress,
 ) -> dict[str, Any]:
@@ -96,14 +83,13 @@ def finish(
     }
     if not sides[TRAIN]:
         raise RunError(f"all {len(kept):,} pairs are held out for validation: lower split.valid_share or valid_count")
-    _remove_former(output)
+    _remove_former(recipe)
     for name, pairs in sides.items():
         if pairs:
             with RecordWriter(output / f"{name}.jsonl") as writer:
                 for pair in pairs:
                     writer.write(_record(pair))
     indexes = _index(recipe, sides, workers, on_progress) if recipe.index else {}
-    accounts = {name: spent([run[name] for run in _runs(output, digest)]) for name in making.models}
     funnel: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
@@ -118,7 +104,8 @@ def finish(
         "masked": dict(sorted(making.gates.counts.items())),
         "looked_for": dict(making.gates.facts),
         "judge": making.summary.to_json() if recipe.subjective is not None else None,
-        "accounts": accounts,
+        "prompts": recipe.prompts(),
+        "accounts": accounts.total(),
         "length_bias": {
             "before": length_bias(before, recipe.length_bias) if gone else None,
             **length_bias([pair.lengths for pair in kept], recipe.length_bias),
@@ -129,7 +116,7 @@ def finish(
         "packages": package_versions(),
     }
     _write(output / "funnel.json", orjson.dumps(funnel, option=orjson.OPT_INDENT_2))
-    _write(output / "report.html", pairs_page(funnel).encode())
+    _write(output / "funnel.html", pairs_page(funnel).encode())
     _write_manifest(recipe, digest, funnel, indexes)
     return funnel
 
@@ -140,12 +127,11 @@ def _record(pair: Kept) -> dict[str, Any]:
 
 
 def _whither(making: Making) -> str:
-    lost = {
-        reason: number
-        for kind in KINDS
-        for step in making.tally.to_json(kind)
-        for reason, number in ((row["reason"], row["count"]) for row in step["dropped"])
-    }
+    lost: Counter[str] = Counter()
+    for kind in KINDS:
+        for step in making.tally.to_json(kind):
+            for row in step["dropped"]:
+                lost[row["reason"]] += row["count"]
     return ", ".join(f"{number:,} {reason}" for reason, number in sorted(lost.items())) or "the inputs are empty"
 
 
@@ -201,18 +187,21 @@ def _examples(kept: Sequence[Kept]) -> list[dict[str, Any]]:
                 "lang": pair.made.lang,
                 "source": pair.made.source,
             }
-            group.append({**facts, "turns": len(pair.made.pair.prompt) // 2 + 1, **cut})
+            turns = sum(message["role"] == "user" for message in pair.made.pair.prompt)
+            group.append({**facts, "turns": turns, **cut})
     return [example for _, group in sorted(shown.items()) for example in group]
 
 
-def _remove_former(output: Path) -> None:
-    """Remove what a former run published and this one may not replace. The indexes look after themselves."""
-    (output / "manifest.json").unlink(missing_ok=True)
+def _remove_former(recipe: PairsRecipe) -> None:
+    """Remove what a former run published and this one may not replace. An index that is made again looks after itself;
+    there may be no pairs for validation, or no indexes are asked for.
+    """
+    output = recipe.output
     for name in (TRAIN, VALID):
         (output / f"{name}.jsonl").unlink(missing_ok=True)
-    prefix = output / VALID
-    for path in (*dataset_files(prefix, masked=True).values(), manifest_path(prefix), quarantine_file(prefix)):
-        path.unlink(missing_ok=True)
+    for prefix in (output / VALID,) if recipe.index else (output / TRAIN, output / VALID):
+        for path in (*dataset_files(prefix, masked=True).values(), manifest_path(prefix), quarantine_file(prefix)):
+            path.unlink(missing_ok=True)
 
 
 def _write_manifest(recipe: PairsRecipe, digest: str, funnel: Mapping[str, Any], indexes: Mapping[str, Any]) -> None:
@@ -228,6 +217,7 @@ def _write_manifest(recipe: PairsRecipe, digest: str, funnel: Mapping[str, Any],
             "plan": digest,
             "recipe": dump_config(recipe),
             "tokenizer": funnel["tokenizer"],
+            "prompts": funnel["prompts"],
             "split": funnel["split"],
             "files": {path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in paths},
             "packages": package_versions(),

@@ -18,7 +18,7 @@ from data_tools.preferences.candidates import CandidatesConfig
 from data_tools.preferences.length_bias import LengthBiasConfig
 from data_tools.preferences.objective import ObjectiveConfig
 from data_tools.preferences.split import SplitConfig
-from data_tools.preferences.subjective import SubjectiveConfig
+from data_tools.preferences.subjective import SubjectiveConfig, prompt_digests
 from data_tools.publish import sha256_file
 
 _VERSION = 1
@@ -95,6 +95,10 @@ class PairsRecipe(BaseModel):
         }
         return {name: resolve_inputs(patterns) for name, patterns in given.items() if patterns}
 
+    def prompts(self) -> dict[str, str]:
+        """SHA-256 of each prompt in use by its name; nothing where no model is asked."""
+        return {} if self.subjective is None else prompt_digests(self.subjective.settings)
+
     def decisive(self) -> dict[str, Any]:
         """The recipe as JSON values, without what decides no pair: places, pace, limits and prices."""
         values = self.model_dump(mode="json", exclude={"output", "tokenizer"})
@@ -122,6 +126,7 @@ class PairsRecipe(BaseModel):
         facts = {
             "version": _VERSION,
             "recipe": self.decisive(),
+            "prompts": self.prompts(),
             "tokenizer": tokenizer_digest,
             "files": hashlib.sha256(" ".join(contents).encode()).hexdigest(),
         }

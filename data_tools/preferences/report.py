@@ -1,7 +1,6 @@
 """The account of a run of pairs: what came, what became a pair, what did not and why; the form of funnel.json."""
 
 from collections import Counter
-from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -68,15 +67,3 @@ class Tally:
                 for (source, lang), number in sorted(entered.items())
             ],
         }
-
-
-def spent(accounts: list[Mapping[str, Any]]) -> dict[str, Any]:
-    """The accounts of one model over several runs, added up."""
-    total: dict[str, Any] = {}
-    for account in accounts:
-        for name, value in account.items():
-            if isinstance(value, Mapping):
-                total[name] = dict(sorted((Counter(total.get(name, {})) + Counter(value)).items()))
-            else:
-                total[name] = total.get(name, 0) + value
-    return total

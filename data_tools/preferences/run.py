@@ -15,9 +15,11 @@ from data_tools.corpus.run import prepare_output
 from data_tools.inputs import InputError, RunError
 from data_tools.llm import LanguageModel, LanguageModelError
 from data_tools.manifest import published
+from data_tools.preferences.accounts import Accounts
 from data_tools.preferences.likely import LikelyWrong
 from data_tools.preferences.making import Kept, Making
-from data_tools.preferences.publication import WRITTEN, audit_file, finish, record_accounts
+from data_tools.preferences.outcome import Candidate
+from data_tools.preferences.publication import WRITTEN, audit_file, finish
 from data_tools.preferences.recipe import PairsRecipe
 from data_tools.preferences.subjective import SubjectiveEstimate, estimate
 from data_tools.publish import exclusive, remove_leftovers
@@ -67,21 +69,29 @@ def build_pairs(
         funnel = published(recipe.output, digest)
         reused = funnel is not None
         if funnel is None:
+            # First: what follows replaces files that a former manifest tells of.
+            (recipe.output / "manifest.json").unlink(missing_ok=True)
             for name in WRITTEN:
                 remove_leftovers(recipe.output / name)
             models = _models(recipe)
             quarantine = recipe.output / "quarantine.jsonl"
             quarantine.unlink(missing_ok=True)
+            accounts = Accounts(recipe.output, digest, models)
+
+            def progress(title: str, done: int, total: int) -> None:
+                accounts.write_at_times()
+                on_progress(title, done, total)
+
             try:
                 with Quarantine(quarantine) as bad, RecordWriter(audit_file(recipe.output)) as audit:
                     likely = _likely(recipe, work, digest)
-                    making = Making(recipe, tokenizer, models, likely, bad, audit, on_progress)
+                    making = Making(recipe, tokenizer, models, likely, bad, audit, progress)
                     kept = making.measured(_make(recipe, making))
             except LanguageModelError as error:
                 raise RunError(str(error)) from error
             finally:
-                record_accounts(recipe.output, digest, {name: model.account for name, model in models.items()})
-            funnel = finish(recipe, digest, tokenizer, making, kept, workers, on_progress)
+                accounts.write()
+            funnel = finish(recipe, digest, tokenizer, making, kept, accounts, workers, on_progress)
         shutil.rmtree(work)
     return PairsSummary(recipe.output, funnel, time.monotonic() - began, reused)
 
@@ -103,7 +113,9 @@ def plan_pairs(recipe: PairsRecipe) -> PairsPlan:
 
         def asked(spare: bool) -> SubjectiveEstimate:
             members = [m for stratum in drawn for m in stratum.members[: None if spare else stratum.quota]]
-            return estimate((member.content for member in members), models["author"], models["judge"], settings)
+            found = (making.passed(member) for member in members)  # as the models would see them
+            candidates = (one for one in found if isinstance(one, Candidate))
+            return estimate(candidates, models["author"], models["judge"], settings)
 
         least, most = asked(spare=False), asked(spare=True)
     if recipe.objective is not None:

@@ -90,15 +90,11 @@ def subjective_pairs(
     author: LanguageModel,
     judge: LanguageModel,
     config: SubjectiveConfig,
-    *,
-    count: int | None = None,
 ) -> Generator[Outcome, None, None]:
     """One outcome for each candidate, in their order, as they come; both models are asked while the caller works.
 
-    `candidates` are read ahead by another thread, no more than a window of them. With `count`, the outcomes end once
-    so many pairs are made, and no candidate is begun that may turn out not to be needed: what is asked is the same
-    in every run, and all of it is in the outcomes. Once limits are met the remaining candidates are `no-answer`.
-    Closing the iterator cancels what is under way.
+    `candidates` are read ahead by another thread, no more than a window of them. Once limits are met the remaining
+    candidates are `no-answer`. Closing the iterator cancels what is under way.
 
     `Made.meta` and `NoPair.detail` hold what both models said (`SubjectiveSummary.add` reads them). Reasons, in the
     order of checking: `no-question` (the prompt does not end in a user message), `original-empty`,
@@ -108,11 +104,11 @@ def subjective_pairs(
     Raises:
         LanguageModelError, NotRecordedError, StorageError: as in `LanguageModel.ask`.
     """
-    return blocking(_outcomes(candidates, author, judge, _Maker(config), count), "subjective-pairs")
+    return blocking(_outcomes(candidates, author, judge, _Maker(config)), "subjective-pairs")
 
 
 async def _outcomes(
-    candidates: Iterable[Candidate], author: LanguageModel, judge: LanguageModel, maker: "_Maker", count: int | None
+    candidates: Iterable[Candidate], author: LanguageModel, judge: LanguageModel, maker: "_Maker"
 ) -> AsyncGenerator[Outcome, None]:
     window = _WINDOW * (author.config.concurrency + judge.config.concurrency)
     async with AsyncExitStack() as stack:
@@ -121,17 +117,13 @@ async def _outcomes(
             await session.open(stack)
         left = iter(candidates)
         tasks: deque[asyncio.Task[Outcome]] = deque()
-        made = 0
         try:
             while True:
-                room = window if count is None else min(window, count - made)
-                while len(tasks) < room and (candidate := next(left, None)) is not None:
+                while len(tasks) < window and (candidate := next(left, None)) is not None:
                     tasks.append(asyncio.create_task(maker.outcome(candidate, *sessions)))
                 if not tasks:
                     return
-                outcome = await tasks.popleft()
-                made += isinstance(outcome, Made)
-                yield outcome
+                yield await tasks.popleft()
         finally:
             for task in tasks:
                 task.cancel()

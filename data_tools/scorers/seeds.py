@@ -19,6 +19,7 @@ import numpy.typing as npt
 from data_tools.corpus.batch import LANGUAGES, Batch
 from data_tools.files import FileReader, ReadOptions
 from data_tools.inputs import InputError
+from data_tools.manifest import manifest_path, read_manifest
 from data_tools.quarantine import Fault, Quarantine
 from data_tools.records import RecordError, record_id, record_text, stable_id
 from data_tools.scorers.protocol import Task
@@ -81,6 +82,29 @@ def text_key(text: str) -> bytes:
     """16 bytes that are equal for texts that differ in width, case or white space alone."""
     plain = "".join(unicodedata.normalize("NFKC", text).casefold().split())
     return hashlib.blake2b(plain.encode(), digest_size=16).digest()
+
+
+def labelled_range(inputs: Sequence[Path]) -> tuple[float, float] | None:
+    """The lowest and the highest score that the seeds may have, as the manifests of `aquila data label` beside the
+    files say; None where none of them does.
+
+    Raises:
+        InputError: two files have different scales.
+        ManifestError: a manifest that is none.
+    """
+    found: dict[tuple[float, float], Path] = {}
+    for path in inputs:
+        manifest = read_manifest(manifest_path(path)) or {}
+        scores = manifest.get("scores") if manifest.get("artefact") == "seeds" else None
+        if scores:
+            found.setdefault((float(scores[0]), float(scores[1])), path)
+    if len(found) > 1:
+        (first, one), (second, other) = list(found.items())[:2]
+        raise InputError(
+            f"{one} has scores from {first[0]:g} to {first[1]:g} and {other} from {second[0]:g} to {second[1]:g}: "
+            "train a scorer of each"
+        )
+    return next(iter(found), None)
 
 
 def read_seeds(

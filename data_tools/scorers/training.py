@@ -19,10 +19,11 @@ from data_tools.publish import sha256_file, storage_errors
 from data_tools.scorers.directory import FORMAT, MANIFEST, QUARANTINE, REPORT, kind_module
 from data_tools.scorers.protocol import TASKS, Task
 from data_tools.scorers.report import RECALLS, make_report
-from data_tools.scorers.seeds import Part, Seed, read_seeds, split
+from data_tools.scorers.seeds import Part, Seed, labelled_range, read_seeds, split
 from data_tools.tokenizers import Tokenizer, TokenizerError, load_tokenizer
 
 BALANCES = ("language", "label")
+_SCORE_RANGE = (0.0, 6.0)  # the paper's, of quality
 _PACKAGES = {
     "linear": ("numpy",),
     "fasttext": ("numpy", "fasttext-numpy2"),
@@ -38,7 +39,7 @@ def train_scorer(
     task: str,
     tokenizer: Tokenizer | str | Path | None = None,
     labels: Sequence[str] = (),
-    score_range: tuple[float, float] = (0.0, 6.0),
+    score_range: tuple[float, float] | None = None,
     settings: Mapping[str, Any] | None = None,
     balance: Sequence[str] = ("language",),
     validation: float = 0.1,
@@ -53,7 +54,8 @@ def train_scorer(
 
     kind, task: `linear`, `fasttext` or `encoder`; `classification` or `regression` (not fastText).
     tokenizer: the recipe's, which a linear scorer is bound to.
-    labels: those that may occur; none: those that do. score_range: of a regression.
+    labels: those that may occur; none: those that do.
+    score_range: of a regression; None: as the manifests of labelled seeds say, or from 0 to 6.
     settings: of the kind, by name (`LinearSettings`, `FastTextSettings`, `EncoderSettings`).
     balance: groups that are up-sampled to equal shares of the training seeds: language, label, both or none. The paper:
         language.
@@ -69,7 +71,8 @@ def train_scorer(
     output = Path(output)
     module = kind_module(kind)
     options = _Options(tuple(balance), validation, test, seed, tuple(recalls), cut, max_bad_fraction)
-    target = _task(kind, task, labels, score_range)
+    paths = resolve_inputs([str(path) for path in inputs])
+    target = _task(kind, task, labels, score_range or labelled_range(paths) or _SCORE_RANGE)
     options.check(target)
     if output.exists():
         raise InputError(f"{output} exists: remove it or choose another output directory")
@@ -79,7 +82,6 @@ def train_scorer(
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise InputError(f"the setting {place!r} of a {kind} scorer is wrong: {first['msg'].lower()}") from error
-    paths = resolve_inputs([str(path) for path in inputs])
     coder = _tokenizer(tokenizer)
 
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -71,7 +71,7 @@ def imported(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, t
         path = raw / DIRECTORY / layout.file
         source = DialogueSource(name=name, format=FORMATS.get(name, name), files=(str(path),))
         with Quarantine(tmp_path_factory.mktemp("quarantine") / "q.jsonl") as quarantine:
-            reading = FileImport(source, path, quarantine)
+            reading = FileImport(source, path, path.name, quarantine)
             found[name] = reading, list(reading)
     return found
 

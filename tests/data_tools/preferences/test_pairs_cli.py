@@ -59,6 +59,20 @@ def test_a_dry_run_and_a_run(world: Path) -> None:
         assert "author: 0 calls (8 more are recorded)" in dry.output
 
 
+def test_names_of_sources_are_no_markup(world: Path) -> None:
+    named = questions(20)
+    for one in named:
+        one["source"] = "exam [/red] [bold]"
+    write(world / "questions.jsonl", named)
+    with LanguageModelServer(rule=rule) as server:
+        parts = [{"name": "[/] zh", "share": 1, "langs": ["zh"]}, {"name": "[b] en", "share": 1, "langs": ["en"]}]
+        made = recipe(world, server, subjective=None, index=False, objective__draw={"count": 40, "parts": parts})
+        (world / "recipe.yaml").write_text(dump_config(made))
+        result = run(world / "recipe.yaml")
+    assert result.exit_code == 0, result.output
+    assert "objective pairs are missing: [b] en 20 of 20" in result.output
+
+
 def test_mistakes_are_told_with_their_place(world: Path) -> None:
     (world / "recipe.yaml").write_text(
         "output: out\ntokenizer: tokenizer\nobjective:\n  questions: [q.jsonl]\n  wrong: likely\n  explaind: 0.5\n"
@@ -106,6 +120,14 @@ def test_the_papers_counts() -> None:
     assert made.subjective.candidates.dialogues == (f"{fine_tuning['output']}/dialogues",)
 
 
+def test_an_override_of_the_author_is_none_of_the_judge() -> None:
+    """In the small recipe they are one entry, by a YAML alias."""
+    made = load_pairs_recipe(RECIPES / "tiny" / "data_dpo.yaml", ["subjective.author.temperature=0.5"])
+    assert made.subjective is not None
+    assert (made.subjective.author.temperature, made.subjective.judge.temperature) == (0.5, None)
+    assert made.subjective.author.model == made.subjective.judge.model
+
+
 class _Page(HTMLParser):
     """Tags that are open, and the visible text."""
 
@@ -140,7 +162,7 @@ def test_the_page_shows_every_number_and_nothing_acts_on_it(world: Path) -> None
         made = recipe(world, server, index=False, objective=None, subjective__candidates__draw={"count": 9})
         funnel = build_pairs(made).funnel
     page = _Page()
-    text = (world / "out" / "report.html").read_text()
+    text = (world / "out" / "funnel.html").read_text()
     page.feed(text)
     assert not page.open
     assert "script" not in page.seen

@@ -138,7 +138,7 @@ def test_pairs_from_dialogues_and_questions(world: Path) -> None:
     for name, facts in manifest["files"].items():
         assert facts["sha256"] == sha256_file(out / name), name
     assert {path.name for path in out.iterdir()} == {*manifest["files"], "manifest.json"}
-    page = (out / "report.html").read_text()
+    page = (out / "funnel.html").read_text()
     assert "45 pairs came out." in page
     assert page.count("judge-disagrees") >= 1
 
@@ -202,7 +202,7 @@ def test_neither_private_values_nor_evaluation_questions_get_through(world: Path
     assert "第1号：头痛第1天，怎么办？我的电话是[手机号]" in sent
     author = json.dumps([b["messages"] for b in server.calls if b["model"] == "author"], ensure_ascii=False)
     assert PHONE not in author
-    for name in ("pairs_train.jsonl", "pairs_valid.jsonl", "report.html", "funnel.json"):
+    for name in ("pairs_train.jsonl", "pairs_valid.jsonl", "funnel.html", "funnel.json"):
         assert PHONE not in (world / "out" / name).read_text(), name
     assert PHONE not in json.dumps(list(audit.values()), ensure_ascii=False)
     new = [pair for side in ("train", "valid") for pair in read(world / "out" / f"pairs_{side}.jsonl")]
@@ -232,7 +232,7 @@ def test_a_server_that_goes_down_ends_the_run_and_the_next_one_goes_on(world: Pa
     down = True
 
     def faults(number: int, body: dict[str, Any]) -> str | None:
-        return "500" if down and number > 70 else None
+        return "500" if down and number > 70 and body["model"] == "judge" else None
 
     with LanguageModelServer(rule=rule, faults=faults) as server:
         strained = recipe(world, server, subjective__max_failed_fraction=1, subjective__judge__give_up_after=2)
@@ -309,3 +309,74 @@ def test_what_a_local_model_scored_is_kept(tmp_path: Path) -> None:
     assert LikelyWrong(nowhere, tmp_path, "digest")(members) == first, "it is not scored, nor the model loaded, again"
     with pytest.raises(InputError, match="nowhere"):
         LikelyWrong(nowhere, tmp_path, "other digest")(members)
+
+
+def test_a_run_that_leaves_nothing_tells_all_reasons(world: Path) -> None:
+    exam = questions()
+    for number, one in enumerate(exam):
+        one["source"] = f"exam {number % 2}"
+    write(world / "questions.jsonl", exam)
+    with LanguageModelServer(rule=rule) as server:
+        short = recipe(world, server, subjective=None, objective__shortest=99)
+        with pytest.raises(RunError, match="no pair at all is left: 40 question-too-short"):
+            build_pairs(short)
+
+
+def test_a_run_that_fails_leaves_no_manifest_that_does_not_fit(world: Path) -> None:
+    with LanguageModelServer(rule=rule) as server:
+        build_pairs(recipe(world, server))
+        assert (world / "out" / "manifest.json").exists()
+        with pytest.raises(RunError, match="limits of"):
+            build_pairs(recipe(world, server, seed=7, subjective__judge__limits={"calls": 3}))
+        assert not (world / "out" / "manifest.json").exists(), "accounts and quarantine are no more as it says"
+        build_pairs(recipe(world, server))
+    manifest = json.loads((world / "out" / "manifest.json").read_text())
+    for name, facts in manifest["files"].items():
+        assert facts["sha256"] == sha256_file(world / "out" / name), name
+
+
+def test_without_an_index_none_of_a_former_run_stays(world: Path) -> None:
+    with LanguageModelServer(rule=rule) as server:
+        build_pairs(recipe(world, server, subjective=None))
+        assert (world / "out" / "pairs_train.bin").exists()
+        build_pairs(recipe(world, server, subjective=None, index=False))
+    left = {path.name for path in (world / "out").iterdir()}
+    assert left == {"pairs_train.jsonl", "pairs_valid.jsonl", "audit.jsonl.zst", "funnel.json", "funnel.html"} | {
+        "manifest.json"
+    }
+
+
+def test_the_examples_turns_are_the_users_questions(world: Path) -> None:
+    """A system message is no turn."""
+    given = dialogues(30)
+    for one in given:
+        one["messages"].insert(0, {"role": "system", "content": "A telephone line for patients."})
+    write(world / "dialogues.jsonl", given)
+    with LanguageModelServer(rule=rule) as server:
+        funnel = build_pairs(recipe(world, server, objective=None, subjective__candidates__draw={"count": 9})).funnel
+    turns = {f"subjective-{one['id']}": sum(m["role"] == "user" for m in one["messages"]) for one in given}
+    assert funnel["examples"]
+    assert {one["id"]: one["turns"] for one in funnel["examples"]} == {
+        one["id"]: turns[one["id"]] for one in funnel["examples"]
+    }
+
+
+def test_another_wording_of_a_prompt_is_another_run(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with LanguageModelServer(rule=rule) as server:
+        made = recipe(world, server, objective=None, subjective__candidates__draw={"count": 5})
+    before = made.digest("tokenizer")
+    names = {"compare.v1.en", "compare.v1.zh", "doctor.v1.en", "doctor.v1.zh"}
+    assert made.prompts().keys() == names
+    monkeypatch.setattr("data_tools.preferences.recipe.prompt_digests", lambda settings: dict.fromkeys(names, "other"))
+    assert made.digest("tokenizer") != before
+
+
+def test_a_dry_run_knows_answers_to_masked_questions(world: Path) -> None:
+    """What is asked is the masked text, and so is what is looked up."""
+    with LanguageModelServer(rule=rule) as server:
+        made = recipe(world, server, objective=None, subjective__candidates__draw={"spare": 1})
+        build_pairs(made)
+        assert "[手机号]" in texts_sent(server.calls)
+        plan = plan_pairs(made)
+    assert plan.most is not None
+    assert (plan.most.author.calls, plan.most.judge.calls) == (0, 0)

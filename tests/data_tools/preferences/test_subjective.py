@@ -1,11 +1,8 @@
 """Subjective pairs: which answer is chosen, what is kept and counted, what is asked."""
 
 import hashlib
-import itertools
 import json
-import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -147,34 +144,6 @@ def test_an_invalid_verdict_is_asked_for_again_with_another_sample(tmp_path: Pat
     assert summary.mended == 4
     assert judge.account.answered == 18
     assert reasons(none) == ["invalid-verdict", "invalid-verdict", "invalid-verdict", "made"]
-
-
-def test_a_run_up_to_a_count_asks_nothing_that_it_may_not_need(tmp_path: Path) -> None:
-    def rule(body: dict[str, Any], repetition: int) -> str:
-        """No verdict on every second candidate, and the slower the earlier."""
-        if body["model"] == "author":
-            return answers(body, repetition)
-        code, texts, _ = asked_to_compare(body)
-        number = int("".join(filter(str.isdigit, texts["conversation"].split("\n")[1])))
-        time.sleep(0.03 if number % 4 == 0 else 0)
-        return answers(body, repetition) if number % 2 else verdict(code, "tie")
-
-    read = 0
-
-    def endless() -> Iterator[Candidate]:
-        nonlocal read
-        for read in itertools.count(1):
-            yield candidate(read - 1)
-
-    with LanguageModelServer(rule=rule) as server:
-        outcomes = list(subjective_pairs(endless(), *models(server, tmp_path), CONFIG, count=12))
-        assert reasons(outcomes) == ["judge-ties", "made"] * 12
-        assert read == len(outcomes) == 24
-        assert len(server.calls) == 3 * 24
-        assert list(subjective_pairs(endless(), *models(server, tmp_path), CONFIG, count=12)) == outcomes
-        assert len(server.calls) == 3 * 24, "the same run again asks nothing"
-        assert list(subjective_pairs(endless(), *models(server, tmp_path), CONFIG, count=0)) == []
-        assert list(subjective_pairs([], *models(server, tmp_path), CONFIG)) == []
 
 
 def test_candidates_that_cannot_be_asked_about_are_not(tmp_path: Path) -> None:
