@@ -6,7 +6,8 @@ dialogues out, as packed indexes. Seconds, and the peak of memory of all process
 The raw files are a Toyhom table (GB18030), a ChatDoctor array and a ShareGPT array of two to four exchanges, 54, 14 and
 32 of 100 as far as the paper's shares of zh, en and several turns go. Their sentences are those of real text
 (`benchmarks.corpus.texts`), drawn anew for each dialogue, with the lengths that the real ones have, so that few are
-duplicates of each other; every 50th is repeated. The selection goes by n-gram vectors alone.
+duplicates of each other; every 50th is repeated. There are no scores without models: the selection draws by the hash of
+the ids; with `--diversity` it compares n-gram vectors too.
 """
 
 import argparse
@@ -30,8 +31,6 @@ from data_tools.clinic import make_world, questions
 
 _SENTENCE = re.compile(r"[^。！？.!?\n]+[。！？.!?\n]+")
 _REPEATED = 50
-# There are no scores without models: a draw by the hash of the ids, and diversity by n-grams.
-_SELECT = {"step": "select", "score": None, "diversity": {"threshold": 0.9}}
 _SHARES = (("table", 0.54), ("array", 0.14), ("chat", 0.32))
 
 
@@ -41,13 +40,12 @@ def main() -> None:
     parser.add_argument("--template", default="aquila-v1")
     parser.add_argument("--dialogues", type=int, default=320_000)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--diversity", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         _write(directory, arguments.dialogues)
-        (directory / "recipe.yaml").write_text(
-            yaml.safe_dump(_recipe(directory, arguments.tokenizer, arguments.template))
-        )
+        (directory / "recipe.yaml").write_text(yaml.safe_dump(_recipe(directory, arguments)))
         size = sum(path.stat().st_size for path in directory.glob("raw_*"))
         began = time.perf_counter()
         command = [sys.executable, "-m", "megatron_aquila", "data", "dialogues", str(directory / "recipe.yaml")]
@@ -69,20 +67,23 @@ def main() -> None:
         )
 
 
-def _recipe(directory: Path, tokenizer: Path, template: str) -> dict[str, Any]:
+def _recipe(directory: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     sources = [
         {"name": "table", "format": "toyhom", "files": [str(directory / "raw_table.csv")]},
         {"name": "array", "format": "chatdoctor", "files": [str(directory / "raw_array.json")]},
         {"name": "chat", "format": "sharegpt", "files": [str(directory / "raw_chat.json")]},
     ]
     names = ("normalise", "language", "shape", "unsafe", "privacy", "deduplicate")
+    select: dict[str, Any] = {"step": "select", "score": None}
+    if arguments.diversity:
+        select["diversity"] = {"threshold": 0.9}
     decontaminate = {"step": "decontaminate", "questions": [str(directory / "questions.jsonl")]}
     return {
         "output": str(directory / "out"),
-        "tokenizer": str(tokenizer),
-        "template": template,
+        "tokenizer": str(arguments.tokenizer),
+        "template": arguments.template,
         "sources": sources,
-        "steps": [*({"step": name} for name in names), decontaminate, _SELECT],
+        "steps": [*({"step": name} for name in names), decontaminate, select],
     }
 
 
