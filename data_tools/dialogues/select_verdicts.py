@@ -34,7 +34,7 @@ from data_tools.dialogues.select import (
     DiversityConfig,
     SelectConfig,
 )
-from data_tools.dialogues.select_parts import budgets
+from data_tools.dialogues.select_parts import EVERYTHING, budgets
 from data_tools.publish import atomic_path, storage_errors
 
 _BYTES_PER_CHUNK = 8 << 20
@@ -169,15 +169,16 @@ class _Selection:
         if self.config.count is not None:
             counts["wanted"] = self.config.count
         for number, budget in enumerate(budgets(self.config.parts, self.config.count)):
-            name = self.config.parts[number].name
+            part = self.config.parts[number]
+            name = "" if part == EVERYTHING else f"{part.name}: "
             here = columns["part"] == number
             kept = int((here & stays).sum())
-            counts[f"{name}: dialogues"] = int(here.sum())
-            counts[f"{name}: within limits"] = self.able[number]
-            counts[f"{name}: kept"] = kept
+            counts[f"{name}dialogues"] = int(here.sum())
+            counts[f"{name}within limits"] = self.able[number]
+            counts[f"{name}kept"] = kept
             if budget is not None:
-                counts[f"{name}: wanted"] = budget
-                counts[f"{name}: short"] = max(0, budget - kept)
+                counts[f"{name}wanted"] = budget
+                counts[f"{name}short"] = max(0, budget - kept)
         if self.walk is not None:
             counts["pairs compared"], counts["pairs compared whole"] = self.walk.compared, self.walk.checked
         return counts
