@@ -140,7 +140,7 @@ class _Case:
                 is_right = name in credited or any(step in CAUGHT_BY.get(kind, ()) for kind in kinds_here)
                 right += is_right
                 alarms += not is_right and not self._is_spoilt(record, step)
-        return _rows(step, kinds, right, alarms) if kinds or alarms else []
+        return _rows(step, kinds, right, alarms) if kinds or right or alarms else []
 
     def privacy(self, masked: Callable[[Meta], Mapping[str, int]]) -> list[dict[str, Any]]:
         """Values, not documents, by kind."""

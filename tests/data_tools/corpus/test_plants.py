@@ -63,7 +63,7 @@ def test_a_step_that_drops(tmp_path: Path) -> None:
     assert numbers(rows["rules all"]) == (7, 1, 4, 2, pytest.approx(4 / 6), 2, 3 / 5)
     # The scrap that language took is right, and there was nothing else that it should have let pass.
     assert numbers(rows["language wrong-language"]) == (1, 0, 0, 1, 0.0, 0, 1.0)
-    assert numbers(rows["decontaminate all"]) == (0, 0, 0, 0, None, 0, None)
+    assert not any(key.startswith("decontaminate") for key in rows), "nothing was planted for it, and it took nothing"
 
 
 def test_duplicates_are_asked_for_one_drop_a_copy(tmp_path: Path) -> None:
