@@ -18,9 +18,9 @@ def label(
 ) -> None:
     """Have a language model label documents or dialogues, as seeds for a scorer.
 
-    Tasks: domain and quality, of documents; complexity and response-quality, of each exchange of dialogues; safety, of
-    whole dialogues. Each is asked about several times; those whose answers differ are dropped. The model is any server that speaks the OpenAI
-    protocol. Answers are kept: nothing is asked, or paid for, twice.
+    Tasks: domain and quality, of documents; complexity and response-quality, of each exchange of dialogues; safety,
+    of whole dialogues. Each is asked about several times; those whose answers differ are dropped. The model is any
+    server that speaks the OpenAI protocol. Answers are kept: nothing is asked, or paid for, twice.
     """
     with one_sentence():
         from data_tools.inputs import RunError
