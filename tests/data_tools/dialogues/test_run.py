@@ -181,7 +181,7 @@ def test_other_limits_score_nothing_again(raw: Path, made: CorpusSummary, tmp_pa
 
 
 def test_workers_change_no_byte(raw: Path, made: CorpusSummary, tmp_path: Path) -> None:
-    build_dialogues(recipe(raw, f"output={tmp_path / 'out'}", "keep_work=false"), workers=3)
+    build_dialogues(recipe(raw, f"output={tmp_path / 'out'}", "keep_work=false"), workers=2)
     assert everything(tmp_path / "out") == everything(made.output)
     assert not (tmp_path / "out" / "work").exists()
 
