@@ -79,7 +79,9 @@ class CorpusRun:
         """What a phase does, for a progress bar."""
         if phase == len(self.plan.phases):
             return "write " + ", ".join(stage.name for stage in self.recipe.mixtures)
-        return ", ".join(self.recipe.chain[number].step for number in self.plan.phases[phase].steps) or "read"
+        row = self.plan.phases[phase]
+        names = ", ".join(self.recipe.chain[number].step for number in row.steps)
+        return names or ("read" if row.ending is None else f"rows for {row.ending.step}")
 
     def settle(self, phase: int, on_progress: Progress = lambda title, done, total: None) -> None:
         """Find what needs all shards after a phase: a global step's verdicts; after the last, what of each part enters
