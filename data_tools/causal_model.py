@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from data_tools.inputs import InputError
-from data_tools.local_model import _libraries, cpu_threads
+from data_tools.local_model import cpu_threads, libraries
 from data_tools.passes import Pass, passes
 
 _LOGITS_BYTES = 1 << 30  # of a forward pass that needs the logits of all its tokens
@@ -76,7 +76,7 @@ class CausalModel:
         Raises:
             ValueError: a row that is empty, or longer than `max_length`.
         """
-        torch, _ = _libraries()
+        torch, _ = libraries()
         wanted_K = torch.as_tensor(list(token_ids), device=self.device)
         logits_NK = np.zeros((len(rows), len(token_ids)))
         head = self.model.get_output_embeddings()
@@ -92,7 +92,7 @@ class CausalModel:
 
         The logits of a pass take at most 1 GiB in float32, or those of one row.
         """
-        torch, _ = _libraries()
+        torch, _ = libraries()
         at_most = _LOGITS_BYTES // (4 * self.model.config.get_text_config().vocab_size)
         logps: list[npt.NDArray[np.float64]] = [np.zeros(0)] * len(rows)
         with torch.inference_mode(), cpu_threads(self.model, self.device):
@@ -105,7 +105,7 @@ class CausalModel:
 
     def _passes(self, rows: Sequence[Sequence[int]], at_most: int) -> Iterator[tuple[Pass, Any]]:
         """Passes of `at_most` tokens, or of one row, and their ids where the model is."""
-        torch, _ = _libraries()
+        torch, _ = libraries()
         for place, row in enumerate(rows):
             if not 0 < len(row) <= self.max_length:
                 raise ValueError(f"row {place} has {len(row)} tokens: it must have 1 to {self.max_length}")
@@ -121,7 +121,7 @@ def load_causal_model(settings: CausalSettings, key: str = "model") -> CausalMod
         InputError: torch or transformers is not installed, no such model, one without its tokenizer or without a head
             that foretells the next token, a GPU is asked for and not there.
     """
-    torch, transformers = _libraries()
+    torch, transformers = libraries()
     place = settings.model
     if not place.is_dir():
         raise InputError(
@@ -165,7 +165,7 @@ def load_causal_model(settings: CausalSettings, key: str = "model") -> CausalMod
 
 
 def _device(settings: CausalSettings, key: str) -> str:
-    torch, _ = _libraries()
+    torch, _ = libraries()
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if settings.device == "cuda" and not count:
         raise InputError(f"{key}.device is cuda, and torch finds no GPU: set it to auto or cpu")
@@ -185,7 +185,7 @@ def _is_causal(loaded: CausalModel) -> bool:
     """Whether the logits after token 0 stay when token 1 changes: those of an encoder with a language model's head (a
     BERT can be loaded as one) do not.
     """
-    torch, _ = _libraries()
+    torch, _ = libraries()
     ids_RT = torch.tensor([[3, 4], [3, 5]], device=loaded.device)
     with torch.inference_mode():
         logits_RV = loaded.model(input_ids=ids_RT, use_cache=False).logits[:, 0].float()

@@ -80,7 +80,7 @@ class EncoderScorer:
 
     def score_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
         """The scores [N, C] of texts."""
-        torch, _ = _libraries()
+        torch, _ = libraries()
         rows = _encode(self.coder, texts, self.max_length)
         groups: dict[int, list[int]] = {}
         for place, ids in enumerate(rows):
@@ -102,7 +102,7 @@ def load(directory: Path, manifest: Mapping[str, Any], task: Task, tokenizer: To
     Raises:
         InputError: torch or transformers is not installed; a GPU is asked for and not there.
     """
-    _, transformers = _libraries()
+    _, transformers = libraries()
     settings = EncoderSettings(**manifest["settings"])
     device = _device(settings)
     place = directory / MODEL
@@ -132,7 +132,7 @@ def train(
         InputError: torch or transformers is not installed, no such model, a GPU is asked for and not there, a loss that
             is no number.
     """
-    torch, transformers = _libraries()
+    torch, transformers = libraries()
     regression = task.name == "regression"
     batch_size = settings.batch_size or (128 if regression else 64)
     peak = settings.lr or (3e-4 if regression else 2e-5)
@@ -222,7 +222,7 @@ def _padded(length: int, max_length: int) -> int:
 
 def _tensors(rows: Sequence[Sequence[int]], size: int, length: int, coder: Any, device: str) -> dict[str, Any]:
     """input_ids and attention_mask, int64 [size, length]; rows that are not given attend to one padding token."""
-    torch, _ = _libraries()
+    torch, _ = libraries()
     ids_RT = np.full((size, length), coder.pad_token_id or 0, np.int64)
     mask_RT = np.zeros((size, length), np.int64)
     mask_RT[len(rows) :, 0] = 1
@@ -242,7 +242,7 @@ def _targets(seeds: Sequence[Seed], task: Task) -> npt.NDArray[Any]:
 
 
 def _loss(logits_RC: Any, targets_R: Any, regression: bool) -> Any:
-    torch, _ = _libraries()
+    torch, _ = libraries()
     if regression:
         return torch.nn.functional.mse_loss(logits_RC[:, 0], targets_R)
     return torch.nn.functional.cross_entropy(logits_RC, targets_R)
@@ -269,7 +269,7 @@ def _batches(order: npt.NDArray[np.int64], size: int) -> Iterator[npt.NDArray[np
 
 
 def _device(settings: EncoderSettings) -> str:
-    torch, _ = _libraries()
+    torch, _ = libraries()
     there = torch.cuda.is_available()
     if settings.device == "cuda" and not there:
         raise InputError("the setting device is cuda, and torch finds no GPU: set it to auto or cpu")
@@ -277,7 +277,7 @@ def _device(settings: EncoderSettings) -> str:
 
 
 def _precision(device: str, dtype: str) -> AbstractContextManager[Any]:
-    torch, _ = _libraries()
+    torch, _ = libraries()
     half = dtype == "bfloat16" or (dtype == "auto" and device == "cuda")
     return torch.autocast(device, torch.bfloat16) if half else nullcontext()
 
@@ -287,7 +287,7 @@ def cpu_threads(model: Any, device: str) -> Iterator[None]:
     """Within it torch works on one thread where more would wait for each other most of the time: for a small model, and
     in a worker of several, whose neighbours need the other cores.
     """
-    torch, _ = _libraries()
+    torch, _ = libraries()
     before = torch.get_num_threads()
     in_worker = os.environ.get("RAYON_NUM_THREADS") == "1"  # which data_tools.pool sets
     if device == "cpu" and (in_worker or sum(each.numel() for each in model.parameters()) < _ONE_THREAD):
@@ -298,7 +298,8 @@ def cpu_threads(model: Any, device: str) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _libraries() -> tuple[Any, Any]:
+def libraries() -> tuple[Any, Any]:
+    """torch and transformers. Raises InputError where one is not installed."""
     try:
         return import_module("torch"), import_module("transformers")
     except ImportError as error:

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from data_tools.indexed import bin_path, idx_path
-from data_tools.publish import atomic_path
+from data_tools.publish import write_whole
 
 _PACKAGES = (
     "megatron-aquila",
@@ -52,8 +52,7 @@ def write_manifest(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
         StorageError: no space left.
     """
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    write_whole(path, orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:

@@ -40,6 +40,12 @@ def atomic_path(path: Path, *, sync: bool = True) -> Iterator[Path]:
             temporary.unlink()
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Publish a small file. Raises StorageError as `atomic_path`."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
     """Turn "no space left" and its kin, raised inside the block, into a StorageError that names `path`."""

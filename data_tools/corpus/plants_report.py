@@ -12,7 +12,7 @@ from data_tools.corpus.publication import DECISIONS
 from data_tools.files import FileReader, ReadOptions
 from data_tools.inputs import InputError
 from data_tools.manifest import read_manifest, write_manifest
-from data_tools.publish import atomic_path, sha256_file
+from data_tools.publish import sha256_file, write_whole
 from data_tools.quarantine import Fault
 
 
@@ -51,8 +51,7 @@ def report_plants(output: Path, truth: Path, *, label: str = "medical") -> dict[
         ("funnel.html", funnel_page(funnel).encode()),
     ):
         path = output / name
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(content)
+        write_whole(path, content)
         manifest["files"][name] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
     write_manifest(output / "manifest.json", manifest)
     return funnel

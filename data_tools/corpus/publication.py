@@ -25,7 +25,7 @@ from data_tools.corpus.work import MIX, plans_of, verdicts_marker
 from data_tools.files import FileReader, ReadOptions
 from data_tools.inputs import RunError
 from data_tools.manifest import dataset_files, manifest_path, package_versions, read_manifest, write_manifest
-from data_tools.publish import atomic_path, sha256_file
+from data_tools.publish import sha256_file, write_whole
 from data_tools.quarantine import Fault
 from data_tools.ranges import range_problem
 from data_tools.record_writer import RecordWriter
@@ -59,8 +59,8 @@ def publish(plan: CorpusPlan, directory: Path, tokenizer: Tokenizer) -> dict[str
     if "clusters" in funnel:
         examples, largest = _join_clusters(plan, directory, clusters)
         funnel["clusters"] |= {"largest": largest, "examples": examples}
-    _write(output / "funnel.json", orjson.dumps(funnel, option=orjson.OPT_INDENT_2))
-    _write(output / "funnel.html", funnel_page(funnel).encode())
+    write_whole(output / "funnel.json", orjson.dumps(funnel, option=orjson.OPT_INDENT_2))
+    write_whole(output / "funnel.html", funnel_page(funnel).encode())
     _judge(plan, funnel, output)
     _move(plan, directory, output)
     reported = [
@@ -270,11 +270,6 @@ def _remove_former(plan: CorpusPlan, output: Path) -> None:
         leftovers += [path for path in (output / plan.recipe.noun / stage.name).glob("*") if _SHARD.search(path.name)]
     for path in leftovers:
         path.unlink(missing_ok=True)
-
-
-def _write(path: Path, content: bytes) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
 
 
 def _facts(path: Path) -> dict[str, Any]:

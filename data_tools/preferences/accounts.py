@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from data_tools.llm import LanguageModel
-from data_tools.publish import atomic_path
+from data_tools.publish import write_whole
 
 FILE = "accounts.json"
 _SECONDS = 2.0  # between two writes: what a killed run spent since the last one is missing
@@ -45,8 +45,7 @@ class Accounts:
             self._path.unlink(missing_ok=True)
             return
         content = {"plan": self._digest, "runs": [*self._former, self._own()]}
-        with atomic_path(self._path) as temporary:
-            temporary.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
+        write_whole(self._path, orjson.dumps(content, option=orjson.OPT_INDENT_2))
 
     def total(self) -> dict[str, dict[str, Any]]:
         """By model, all runs added up."""

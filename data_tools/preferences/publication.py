@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from data_tools.config_files import dump_config
+from data_tools.corpus.batch import dialogue_text
 from data_tools.indexing import build_index, quarantine_file
 from data_tools.inputs import RunError
 from data_tools.manifest import dataset_files, manifest_path, package_versions, write_manifest
@@ -22,7 +23,7 @@ from data_tools.preferences.recipe import PairsRecipe
 from data_tools.preferences.report import FORMAT, KINDS, VERSION
 from data_tools.preferences.split import Prompted, held_out
 from data_tools.preferences.strata import prompt_rank
-from data_tools.publish import atomic_path, sha256_file
+from data_tools.publish import sha256_file, write_whole
 from data_tools.record_writer import RecordWriter
 from data_tools.samples import PAIRS, IndexOptions
 from data_tools.tokenizers import Tokenizer
@@ -115,8 +116,8 @@ def finish(
         "examples": _examples(kept),
         "packages": package_versions(),
     }
-    _write(output / "funnel.json", orjson.dumps(funnel, option=orjson.OPT_INDENT_2))
-    _write(output / "funnel.html", pairs_page(funnel).encode())
+    write_whole(output / "funnel.json", orjson.dumps(funnel, option=orjson.OPT_INDENT_2))
+    write_whole(output / "funnel.html", pairs_page(funnel).encode())
     _write_manifest(recipe, digest, funnel, indexes)
     return funnel
 
@@ -171,7 +172,7 @@ def _examples(kept: Sequence[Kept]) -> list[dict[str, Any]]:
         group = shown.setdefault((pair.lengths.kind, pair.made.lang), [])
         if len(group) < _EXAMPLES:
             texts = {
-                side: "\n".join(message["content"] for message in messages)
+                side: dialogue_text(messages)
                 for side, messages in (
                     ("prompt", pair.made.pair.prompt[-1:]),
                     ("chosen", pair.made.pair.chosen),
@@ -223,8 +224,3 @@ def _write_manifest(recipe: PairsRecipe, digest: str, funnel: Mapping[str, Any],
             "packages": package_versions(),
         },
     )
-
-
-def _write(path: Path, content: bytes) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)

@@ -1,7 +1,7 @@
 """Logits and log-probabilities beside plain forward passes in float64, one row at a time."""
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,10 @@ from data_tools.dialogues.embedding import ModelEmbedding
 from data_tools.dialogues.teacher_forcing import Row, TeacherForcing
 from data_tools.inputs import InputError
 from data_tools.records import Messages
+from tests.data_tools.one_thread import one_thread  # noqa: F401 (a fixture)
 from tests.data_tools.small_causal import TEXTS, small_causal_model
 
 IDS = [300, 7, 18, 301]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # layers of 64: threads would only wait for each other
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

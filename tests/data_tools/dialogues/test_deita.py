@@ -3,7 +3,7 @@
 import json
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +33,10 @@ from data_tools.scorers.training import train_scorer
 from data_tools.tokenizers import Tokenizer, load_tokenizer
 from tests.data_tools.corpus.real_texts import dialogues as real_dialogues
 from tests.data_tools.corpus.real_texts import needs_shared
+from tests.data_tools.one_thread import one_thread  # noqa: F401 (a fixture)
 from tests.data_tools.scorers.seed_samples import clinic_seeds, scored_seeds, write_seeds
 from tests.data_tools.small_causal import TEXTS, small_causal_model
 from tests.data_tools.small_tokenizer import make_tokenizer
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # layers of 64: threads would only wait for each other
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

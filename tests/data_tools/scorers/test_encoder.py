@@ -1,6 +1,5 @@
 """The encoder scorer, with a BERT of random weights that is made here."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from data_tools.corpus.batch import Batch
 from data_tools.inputs import InputError
 from data_tools.scorers import load_scorer
 from data_tools.scorers.training import train_scorer
+from tests.data_tools.one_thread import one_thread  # noqa: F401 (a fixture)
 from tests.data_tools.scorers.seed_samples import clinic_seeds, scored_seeds, write_seeds
 
 transformers = pytest.importorskip("transformers", reason="the extra [scorers] is not installed")
@@ -21,14 +21,6 @@ def batch(texts: list[str]) -> Batch:
     return Batch(
         [str(n) for n in range(len(texts))], list(texts), [""] * len(texts), [""] * len(texts), [{} for _ in texts]
     )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # layers of 32: threads would only wait for each other
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
