@@ -169,8 +169,9 @@ def _join_quarantines(plan: CorpusPlan, directory: Path, target: Path, funnel: d
     lines_before: Counter[int] = Counter()
     with RecordWriter(target) as joined:
         for path in plan.recipe.quarantines():
-            for line in path.read_bytes().splitlines():
-                joined.write(orjson.loads(line))
+            with path.open("rb") as refused:
+                for line in refused:
+                    joined.write(orjson.loads(line))
         for number, shard in enumerate(plan.shards):
             files = plan.files_of(directory, 0, number)
             with files.quarantine.open("rb") as part:
