@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from data_tools.corpus.page_charts import bar
-from data_tools.corpus.page_html import Column, Markup, count, details, join, page, percent, short, size, table, tag
 from data_tools.corpus.page_steps import step_section
+from data_tools.pages.charts import bar
+from data_tools.pages.html import Column, Markup, count, details, join, page, percent, short, size, table, tag
 
 Funnel = Mapping[str, Any]
 

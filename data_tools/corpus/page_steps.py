@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data_tools.corpus.page_charts import histogram
-from data_tools.corpus.page_html import Column, Markup, count, details, join, percent, short, table, tag
+from data_tools.pages.charts import histogram
+from data_tools.pages.html import Column, Markup, count, details, join, percent, short, table, tag
 
 _EXAMPLES_SHOWN = 6
 _LANGUAGES = ("zh", "en", "other", "")

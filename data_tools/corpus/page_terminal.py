@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from data_tools.corpus.page import mixed, totals
-from data_tools.corpus.page_html import count, percent, short, visible
 from data_tools.corpus.page_steps import reasons_of
+from data_tools.pages.html import count, percent, short, visible
 
 _REASONS = 3
 

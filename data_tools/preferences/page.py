@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from data_tools.corpus.page_charts import bar
-from data_tools.corpus.page_html import Column, Markup, count, details, join, page, percent, size, table, tag
+from data_tools.pages.charts import bar
+from data_tools.pages.html import Column, Markup, count, details, join, page, percent, size, table, tag
 from data_tools.preferences.page_models import accounts_section, judge_section
 from data_tools.preferences.report import FORMAT, VERSION
 

@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from data_tools.corpus.page import funnel_page
-from data_tools.corpus.page_html import count, percent, short, size, visible
 from data_tools.corpus.page_terminal import plants_table, terminal_summary
+from data_tools.pages.html import count, percent, short, size, visible
 
 Json = dict[str, Any]
 VOID = {"meta", "br"}

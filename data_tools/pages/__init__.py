@@ -1,0 +1,1 @@
+"""Building blocks of the HTML pages that corpora, pairs and training runs leave: self-contained, safe, readable."""
