@@ -124,6 +124,13 @@ class NgramIndex:
     def scan(self, texts: list[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """Best pattern of each text or -1 [N], its ratio [N], and the span of characters [N, 2]."""
 
+    def scan_all(
+        self, texts: list[str]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+        """All patterns that each text holds: the text's place [M], the pattern [M], its ratio [M], which reaches its
+        unit's share, and the span of characters [M, 2]; by text and pattern.
+        """
+
 def find_roots(parents: npt.NDArray[np.uint64], ordinals: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     """The least ordinal of the cluster of each of `ordinals`. Shortens the paths in `parents`, in place."""
 

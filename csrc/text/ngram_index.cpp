@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
-#include <set>
+#include <map>
 #include <tuple>
 #include <utility>
 
@@ -123,7 +123,7 @@ void NgramIndex::index(Unit unit, int kind) {
     Table& table = tables_[static_cast<int>(unit)][kind];
     table.length = kind == kNgrams ? lengths.ngram : kind == kShort ? lengths.whole : lengths.start;
     // Of patterns with the same phrases the first answers for all.
-    std::set<std::vector<std::uint32_t>> known;
+    std::map<std::vector<std::uint32_t>, std::uint32_t> known;
     std::vector<Posting> grams;
     for (std::uint32_t number = 0; number < patterns_.size(); ++number) {
         const Pattern& pattern = patterns_[number];
@@ -131,7 +131,11 @@ void NgramIndex::index(Unit unit, int kind) {
         if (kind != kNgrams) {
             std::vector<std::uint32_t> phrases = pattern.phrases;
             std::sort(phrases.begin(), phrases.end());
-            if (!known.insert(std::move(phrases)).second) continue;
+            const auto first = known.emplace(std::move(phrases), number);
+            if (!first.second) {
+                twins_[first.first->second].push_back(number);
+                continue;
+            }
         }
         for (std::uint32_t p = 0; p < pattern.phrases.size(); ++p)
             roll(phrases_[pattern.phrases[p]].hashes, table.length, [&](std::size_t offset, std::uint64_t hash) {
@@ -189,6 +193,11 @@ void NgramIndex::improve(Match& best, const Match& match) {
     else if (match.reached == best.reached && match.ratio == best.ratio && match.pattern < best.pattern) best = match;
 }
 
+void NgramIndex::keep(Match& best, const Match& match) {
+    if (!every_) improve(best, match);
+    else if (match.reached) improve(found_[static_cast<std::uint32_t>(match.pattern)], match);
+}
+
 // Where a phrase stands in the text; looked for once a text.
 const std::vector<std::size_t>& NgramIndex::places_of(std::uint32_t phrase, Unit unit) {
     const auto placed = places_.try_emplace(phrase);
@@ -220,7 +229,7 @@ void NgramIndex::match_whole(Unit unit, const Posting& posting, std::size_t star
         match.begin = std::min(match.begin, *at);
         match.end = std::max(match.end, *at + other);
     }
-    improve(best, match);
+    keep(best, match);
 }
 
 // Of each pattern, the most of its n-grams that stand within twice its length.
@@ -246,7 +255,7 @@ void NgramIndex::match_ngrams(Unit unit, Match& best) {
                     static_cast<double>(most) / static_cast<double>(pattern.distinct), hits_[from].position,
                     hits_[to].position + n, false};
         match.reached = match.ratio >= lengths_[static_cast<int>(unit)].ratio;
-        improve(best, match);
+        keep(best, match);
         first = last;
     }
 }
@@ -291,20 +300,46 @@ void NgramIndex::look_up(Unit unit, const Table& table, std::size_t position, st
     }
 }
 
-void NgramIndex::scan_unit(Unit unit, Match& best, std::size_t& first, std::size_t& last) {
+void NgramIndex::search(Unit unit, Match& best) {
     hash_tokens(text_, unit, tokens_);
     hits_.clear();
     if (!places_.empty()) places_.clear();
-    Match match;
     for (const Table& table : tables_[static_cast<int>(unit)])
-        if (!table.postings.empty()) scan_table(unit, table, match);
-    match_ngrams(unit, match);
+        if (!table.postings.empty()) scan_table(unit, table, best);
+    match_ngrams(unit, best);
+}
+
+// Characters of the text, from tokens.
+std::pair<std::size_t, std::size_t> NgramIndex::span(Unit unit, const Match& match) const {
+    return {text_.places[text_.begin(unit, match.begin)], text_.places[text_.end(unit, match.end - 1) - 1] + 1};
+}
+
+void NgramIndex::scan_unit(Unit unit, Match& best, std::size_t& first, std::size_t& last) {
+    Match match;
+    search(unit, match);
     if (match.pattern < 0) return;
     const Match before = best;
     improve(best, match);
     if (best.pattern == before.pattern && best.ratio == before.ratio) return;
-    first = text_.places[text_.begin(unit, best.begin)];
-    last = text_.places[text_.end(unit, best.end - 1) - 1] + 1;
+    std::tie(first, last) = span(unit, best);
+}
+
+void NgramIndex::collect(Unit unit, std::int64_t text, std::vector<Found>& all) {
+    Match unused;
+    found_.clear();
+    search(unit, unused);
+    for (const auto& entry : found_) {
+        const auto [first, last] = span(unit, entry.second);
+        Found found{text, entry.second.pattern, entry.second.ratio, static_cast<std::int64_t>(first),
+                    static_cast<std::int64_t>(last)};
+        all.push_back(found);
+        const auto twins = twins_.find(entry.first);
+        if (twins == twins_.end()) continue;
+        for (const std::uint32_t twin : twins->second) {
+            found.pattern = twin;
+            all.push_back(found);
+        }
+    }
 }
 
 pybind11::tuple NgramIndex::scan(const pybind11::list& texts) {
@@ -325,6 +360,36 @@ pybind11::tuple NgramIndex::scan(const pybind11::list& texts) {
         spans.mutable_at(i, 1) = static_cast<std::int64_t>(last);
     }
     return pybind11::make_tuple(patterns, ratios, spans);
+}
+
+pybind11::tuple NgramIndex::scan_all(const pybind11::list& texts) {
+    std::vector<Found> all;
+    every_ = true;
+    try {
+        for (std::size_t i = 0; i < texts.size(); ++i) {
+            fold(folding_, PyList_GET_ITEM(texts.ptr(), static_cast<Py_ssize_t>(i)), false, text_);
+            if (text_.han) collect(Unit::kCharacters, static_cast<std::int64_t>(i), all);
+            collect(Unit::kWords, static_cast<std::int64_t>(i), all);
+        }
+    } catch (...) {
+        every_ = false;
+        throw;
+    }
+    every_ = false;
+    std::sort(all.begin(), all.end(), [](const Found& a, const Found& b) {
+        return std::tie(a.text, a.pattern) < std::tie(b.text, b.pattern);
+    });
+    const std::size_t count = all.size();
+    pybind11::array_t<std::int64_t> places(count), patterns(count), spans({count, std::size_t{2}});
+    pybind11::array_t<double> ratios(count);
+    for (std::size_t m = 0; m < count; ++m) {
+        places.mutable_at(m) = all[m].text;
+        patterns.mutable_at(m) = all[m].pattern;
+        ratios.mutable_at(m) = all[m].ratio;
+        spans.mutable_at(m, 0) = all[m].first;
+        spans.mutable_at(m, 1) = all[m].last;
+    }
+    return pybind11::make_tuple(places, patterns, ratios, spans);
 }
 
 }  // namespace aquila::text

@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "ngram_tokens.h"
@@ -32,6 +33,9 @@ class NgramIndex {
     // For each text [N] the match with the greatest ratio among those that reach their unit's share (else the greatest
     // of all; the first of equal ones): pattern, or -1; its ratio; first and end index into the text.
     pybind11::tuple scan(const pybind11::list& texts);
+    // All patterns that each text holds, those of equal phrases too, by text and pattern: text [M]; pattern [M];
+    // ratio [M], which reaches its unit's share; first and end index of its best place in the text [M, 2].
+    pybind11::tuple scan_all(const pybind11::list& texts);
 
  private:
     struct Phrase {
@@ -70,6 +74,11 @@ class NgramIndex {
         std::size_t begin = 0, end = 0;  // tokens
         bool reached = false;
     };
+    struct Found {
+        std::int64_t text, pattern;
+        double ratio;
+        std::int64_t first, last;
+    };
     struct Hit {
         std::uint32_t pattern, position, offset;
     };
@@ -77,7 +86,11 @@ class NgramIndex {
     std::uint32_t add_phrase(const pybind11::str& text, Unit unit);
     int kind_of(const Pattern& pattern) const;
     void index(Unit unit, int kind);
+    void search(Unit unit, Match& best);
     void scan_unit(Unit unit, Match& best, std::size_t& first, std::size_t& last);
+    void collect(Unit unit, std::int64_t text, std::vector<Found>& all);
+    std::pair<std::size_t, std::size_t> span(Unit unit, const Match& match) const;
+    void keep(Match& best, const Match& match);
     void scan_table(Unit unit, const Table& table, Match& best);
     void look_up(Unit unit, const Table& table, std::size_t position, std::uint64_t hash, Match& best);
     bool equal(const Phrase& phrase, std::size_t offset, std::size_t count, Unit unit, std::size_t position) const;
@@ -92,11 +105,14 @@ class NgramIndex {
     std::vector<Phrase> phrases_;
     std::unordered_multimap<std::uint64_t, std::uint32_t> phrase_numbers_;  // by hash; empty once finished
     std::vector<Pattern> patterns_;
+    std::unordered_map<std::uint32_t, std::vector<std::uint32_t>> twins_;  // by the first of equal phrases, the others
     Table tables_[2][3];  // by unit; n-grams, short texts, starts
     Folded text_;
     std::vector<std::uint64_t> tokens_;
     std::vector<Hit> hits_;
     std::unordered_map<std::uint32_t, std::vector<std::size_t>> places_;  // of the phrases looked for in this text
+    bool every_ = false;                              // scan_all: matches go to found_
+    std::unordered_map<std::uint32_t, Match> found_;  // the best of each pattern that this text holds
 };
 
 }  // namespace aquila::text

@@ -44,7 +44,8 @@ void bind_ngrams(py::module_& module) {
         .def("add_text", &NgramIndex::add_text, "text"_a, "unit"_a)
         .def("add_texts", &NgramIndex::add_texts, "texts"_a, "unit"_a, "least"_a)
         .def("finish", &NgramIndex::finish)
-        .def("scan", &NgramIndex::scan, "texts"_a);
+        .def("scan", &NgramIndex::scan, "texts"_a)
+        .def("scan_all", &NgramIndex::scan_all, "texts"_a);
     module.def("find_roots", &find_roots, py::arg("parents").noconvert(), "ordinals"_a);
     module.def("unite", &unite, py::arg("parents").noconvert(), "left"_a, "right"_a);
 }

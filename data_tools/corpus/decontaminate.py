@@ -6,18 +6,20 @@ of them close together, in any order), and, where they are long, its answers and
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from data_tools.corpus.batch import Batch, Drop, Outcome, Scale
 from data_tools.corpus.step_config import Resources, StepConfig
 
 Part = Literal["question", "options", "answer", "explanation"]
+_LONG_PARTS: tuple[Part, ...] = ("answer", "explanation")  # looked for only where they have an n-gram
 
 
 class UnitLimits(BaseModel):
@@ -70,11 +72,90 @@ class DecontaminateConfig(StepConfig):
 
 
 @dataclass(frozen=True)
-class _Item:
+class QuestionItem:
+    """A question as it is looked for: its `question` and, where there are such, its `answer` and `explanation`."""
+
     id: str
     source: str
     texts: Mapping[str, str]
     options: tuple[str, ...]
+
+
+class Pattern(NamedTuple):
+    """What the index looks for: which part of which item, counted in what."""
+
+    item: int
+    part: Part
+    unit: int
+
+
+class Found(NamedTuple):
+    """A pattern in a text: the text's place, share of n-grams, first and end index into the text."""
+
+    text: int
+    pattern: Pattern
+    ratio: float
+    span: tuple[int, int]
+
+
+class QuestionIndex:
+    """`items`, indexed. unindexed: places of those that are too short to tell from ordinary text."""
+
+    def __init__(self, config: DecontaminateConfig, items: Sequence[QuestionItem]) -> None:
+        from data_tools import _text
+        from data_tools.corpus.folding import folding
+
+        self.config = config
+        lengths = [(unit.ngram, unit.short, unit.start, unit.ratio) for unit in (config.characters, config.words)]
+        self._index = _text.NgramIndex(folding(), characters=lengths[0], words=lengths[1], common=config.common)
+        self.patterns: list[Pattern] = []
+        self.unindexed: list[int] = []
+        asked = Counter(item.texts["question"] for item in items if item.options)
+        for number, item in enumerate(items):
+            self._add(number, item, shared=not config.options_alone and asked[item.texts["question"]] > 1)
+        self._index.finish()
+
+    def _add(self, number: int, item: QuestionItem, shared: bool) -> None:
+        """`shared`: the question alone is no evidence."""
+        from data_tools.corpus.folding import CHARACTERS, UNIT_NAMES, unit_of
+
+        unit = unit_of(" ".join((item.texts["question"], *item.options)))
+        limits = getattr(self.config, UNIT_NAMES[unit])
+        before = len(self.patterns)
+
+        def note(pattern: int, part: Part) -> bool:
+            if pattern >= 0:
+                assert pattern == len(self.patterns)
+                self.patterns.append(Pattern(number, part, unit))
+            return pattern >= 0
+
+        found = False
+        shared = shared and bool(item.options) and "options" in self.config.parts
+        if "question" in self.config.parts and not shared:
+            found = note(self._index.add_text(item.texts["question"], unit), "question")
+        if "options" in self.config.parts and item.options and (self.config.options_alone or not found):
+            texts = list(item.options) if found else [item.texts["question"], *item.options]
+            note(self._index.add_texts(texts, unit, limits.options if found else limits.short), "options")
+        for part in _LONG_PARTS:
+            text = item.texts.get(part, "")
+            # Characters bound tokens from above, so most short ones are passed over without counting.
+            enough = len(text) if unit == CHARACTERS else len(text.split())
+            if part in self.config.parts and enough >= limits.ngram:
+                note(self._index.add_text(text, unit), part)
+        if len(self.patterns) == before:
+            self.unindexed.append(number)
+
+    def best(self, texts: list[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+        """Of each text [N] the place in `patterns` of its best match or -1, the ratio, and the span [N, 2]."""
+        return self._index.scan(texts)
+
+    def all(self, texts: list[str]) -> Iterator[Found]:
+        """Every pattern that a text holds, by text and place in `patterns`: items of equal texts are all found."""
+        places, patterns, ratios, spans = self._index.scan_all(texts)
+        for place, pattern, ratio, (first, end) in zip(
+            places.tolist(), patterns.tolist(), ratios.tolist(), spans.tolist()
+        ):
+            yield Found(place, self.patterns[pattern], ratio, (first, end))
 
 
 class Decontaminate:
@@ -86,64 +167,26 @@ class Decontaminate:
     name: ClassVar[str] = "decontaminate"
 
     def __init__(self, config: DecontaminateConfig) -> None:
-        from data_tools import _text
-        from data_tools.corpus.folding import folding
-
         self.config = config
         limits = {"": (config.words.ratio, config.characters.ratio)}
         self.scales: Mapping[str, Scale] = {"contamination ratio": Scale(0, 1, limits=limits)}
-        lengths = [(unit.ngram, unit.short, unit.start, unit.ratio) for unit in (config.characters, config.words)]
-        self._index = _text.NgramIndex(folding(), characters=lengths[0], words=lengths[1], common=config.common)
-        self._patterns: list[tuple[_Item, str, int]] = []  # item, part, unit
-        self.unindexed: list[str] = []
-        items = _read(config.files())
-        self.items = len(items)
-        asked = Counter(item.texts["question"] for item in items if item.options)
-        for item in items:
-            self._add(item, shared=not config.options_alone and asked[item.texts["question"]] > 1)
-        self._index.finish()
+        self._items = _read(config.files())
+        self._index = QuestionIndex(config, self._items)
+        self.items = len(self._items)
+        self.unindexed = [self._items[number].id for number in self._index.unindexed]
         looked_for = self.items - len(self.unindexed)
         self.facts: Mapping[str, int] = {"questions": looked_for, "questions too short": len(self.unindexed)}
 
-    def _add(self, item: _Item, shared: bool) -> None:
-        """`shared`: the question alone is no evidence."""
-        from data_tools.corpus.folding import CHARACTERS, UNIT_NAMES, unit_of
-
-        unit = unit_of(" ".join((item.texts["question"], *item.options)))
-        limits = getattr(self.config, UNIT_NAMES[unit])
-        before = len(self._patterns)
-
-        def note(pattern: int, part: str) -> bool:
-            if pattern >= 0:
-                assert pattern == len(self._patterns)
-                self._patterns.append((item, part, unit))
-            return pattern >= 0
-
-        found = False
-        shared = shared and bool(item.options) and "options" in self.config.parts
-        if "question" in self.config.parts and not shared:
-            found = note(self._index.add_text(item.texts["question"], unit), "question")
-        if "options" in self.config.parts and item.options and (self.config.options_alone or not found):
-            texts = list(item.options) if found else [item.texts["question"], *item.options]
-            note(self._index.add_texts(texts, unit, limits.options if found else limits.short), "options")
-        for part in ("answer", "explanation"):
-            text = item.texts.get(part, "")
-            # Characters bound tokens from above, so most short ones are passed over without counting.
-            enough = len(text) if unit == CHARACTERS else len(text.split())
-            if part in self.config.parts and enough >= limits.ngram:
-                note(self._index.add_text(text, unit), part)
-        if len(self._patterns) == before:
-            self.unindexed.append(item.id)
-
     def __call__(self, batch: Batch) -> Outcome:
-        patterns, ratios, spans = self._index.scan(batch.texts)
+        patterns, ratios, spans = self._index.best(batch.texts)
         drops: list[Drop | None] = [None] * len(batch)
         notes: list[Mapping[str, Any] | None] = [None] * len(batch)
         counts: Counter[str] = Counter()
         from data_tools.corpus.folding import UNIT_NAMES
 
         for place in np.flatnonzero(patterns >= 0).tolist():
-            item, part, unit = self._patterns[patterns[place]]
+            number, part, unit = self._index.patterns[patterns[place]]
+            item = self._items[number]
             if ratios[place] < getattr(self.config, UNIT_NAMES[unit]).ratio:
                 continue
             detail = {
@@ -163,7 +206,7 @@ class Decontaminate:
         return Outcome(drops=drops, notes=notes, counts=counts, measures={"contamination ratio": measured})
 
 
-def _read(paths: tuple[Path, ...]) -> list[_Item]:
+def _read(paths: tuple[Path, ...]) -> list[QuestionItem]:
     """The items of question files; of those with equal texts the first.
 
     Raises:
@@ -172,14 +215,14 @@ def _read(paths: tuple[Path, ...]) -> list[_Item]:
     from data_tools.files import FileReader, ReadOptions, Record
     from data_tools.inputs import InputError
 
-    items: dict[tuple[Any, ...], _Item] = {}
+    items: dict[tuple[Any, ...], QuestionItem] = {}
     for path in paths:
         reader = FileReader(path, ReadOptions())
         for found in reader:
             if not isinstance(found, Record):
                 raise InputError(f"{path}, line {found.line}: {found.reason} ({found.detail}); correct the question")
             try:
-                item = _item(found.value, f"{path.name}:{found.line}")
+                item = question_item(found.value, f"{path.name}:{found.line}")
             except ValueError as error:
                 raise InputError(f"{path}, line {found.line}: {error}; correct the question or take it out") from error
             items.setdefault((tuple(item.texts.items()), item.options), item)
@@ -188,7 +231,12 @@ def _read(paths: tuple[Path, ...]) -> list[_Item]:
     return list(items.values())
 
 
-def _item(value: object, name: str) -> _Item:
+def question_item(value: object, name: str) -> QuestionItem:
+    """A parsed question; `name` is the id of one that has none.
+
+    Raises:
+        ValueError: it is none.
+    """
     if not isinstance(value, dict):
         raise ValueError("a question is an object with 'id' and 'question'")
     question = value.get("question")
@@ -208,4 +256,4 @@ def _item(value: object, name: str) -> _Item:
     strings: list[str] = [*texts.values(), *options.values(), str(value.get("id", "")), str(value.get("source", ""))]
     if any("\ud800" <= character <= "\udfff" for text in strings for character in text):
         raise ValueError("a text holds half of a surrogate pair")
-    return _Item(str(value.get("id") or name), str(value.get("source") or ""), texts, tuple(options.values()))
+    return QuestionItem(str(value.get("id") or name), str(value.get("source") or ""), texts, tuple(options.values()))
