@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     NonNegativeFloat,
@@ -23,6 +21,9 @@ from pydantic import (
     model_validator,
 )
 
+from megatron_aquila.config_base import Section as Section
+from megatron_aquila.config_base import refuse
+from megatron_aquila.config_evaluation import EvaluationConfig
 from megatron_aquila.kernels import Loss
 from megatron_aquila.layout import (
     batch_problems,
@@ -51,12 +52,6 @@ def _shape_tag(value: Any) -> str:
 
 def _split_commas(value: Any) -> Any:
     return value.split(",") if isinstance(value, str) else value
-
-
-class Section(BaseModel):
-    """A part of the configuration: immutable, and closed to keys it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class ModelConfig(Section):
@@ -179,7 +174,7 @@ class ParallelConfig(Section):
                 "sharding full does not go with pipeline_parallel: Megatron-FSDP wants every rank of the world in its "
                 "mesh of data and tensor parallelism; set pipeline_parallel=1, or sharding=optimizer"
             )
-        _refuse(problems)
+        refuse(problems)
         return self
 
     @property
@@ -249,7 +244,7 @@ class ScheduleConfig(Section):
             problems.append("wsd needs decay_ratio or decay_steps above zero")
         if self.kind != "wsd" and decay_given:
             problems.append(f"{', '.join(decay_given)} belongs to wsd, and kind is {self.kind}")
-        _refuse(problems)
+        refuse(problems)
         return self
 
 
@@ -288,15 +283,6 @@ class CheckpointConfig(Section):
     )
 
 
-class EvaluationConfig(Section):
-    """Loss on the validation data."""
-
-    every: NonNegativeInt = Field(description="steps between evaluations; 0: never")
-    batches: PositiveInt | None = Field(
-        default=None, description="global batches per evaluation; null (sft, dpo): all of the validation data"
-    )
-
-
 class PreferenceConfig(Section):
     """The loss on pairs of answers, and the reference model it compares with (dpo)."""
 
@@ -327,7 +313,7 @@ class PreferenceConfig(Section):
 
     @model_validator(mode="after")
     def _constants_fit(self) -> "PreferenceConfig":
-        _refuse(preference_problems(self))
+        refuse(preference_problems(self))
         return self
 
 
@@ -359,7 +345,7 @@ class RunConfig(Section):
     training: TrainingConfig = Field(description="how long, in what batches")
     optimizer: OptimizerConfig = Field(description="AdamW")
     checkpoint: CheckpointConfig = Field(description="saving and resuming")
-    evaluation: EvaluationConfig = Field(description="validation loss")
+    evaluation: EvaluationConfig = Field(description="validation loss, and questions put while training")
     logging: LoggingConfig = Field(default_factory=LoggingConfig, description="what is reported")
     preference: PreferenceConfig = Field(default_factory=PreferenceConfig, description="the loss on pairs (dpo)")
 
@@ -374,7 +360,7 @@ class RunConfig(Section):
             problems.append("checkpoint.best needs evaluation.every above 0")
         if self.model.shape != FROM_WEIGHTS:
             problems += shape_problems(self, self.model.resolve())
-        _refuse(problems)
+        refuse(problems)
         return self
 
     @property
@@ -390,9 +376,3 @@ class RunConfig(Section):
     def cache_directory(self) -> Path:
         """Where dataset indices are cached."""
         return self.data.cache or self.output / "cache"
-
-
-def _refuse(problems: list[str]) -> None:
-    """For pydantic's validators: one line per problem, which the loader takes apart again."""
-    if problems:
-        raise ValueError("\n".join(problems))

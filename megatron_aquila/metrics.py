@@ -1,11 +1,13 @@
 """What a run logs, and where: a JSONL file and TensorBoard always, a line on the terminal.
 
 Names: `train/loss` and `validation/loss` are means per supervised token in nats, or per pair in dpo, whose other
-metrics bear TRL's names (`train/rewards/margins`). `throughput/tokens_per_second` counts the real tokens of the world,
-padding left out, `throughput/pairs_per_second` (dialogues, sequences) the samples, `throughput/fill` is the share of
-the computed tokens that are real. `throughput/mfu` is the share of `peak_tflops` of all devices that real tokens used,
-in NVIDIA's convention: 6·(P − embedding) + 12·L·a·s̄ FLOPs a token, s̄ the token-weighted mean length of the documents
-attended to. Attention counts as full, not causal; recomputation does not count, nor does the reference pass of dpo.
+metrics bear TRL's names (`train/rewards/margins`). `questions/NAME/accuracy` and `questions/NAME/probability` (what the
+right option has of the options' probability) are means over a question set. `throughput/tokens_per_second` counts the
+real tokens of the world, padding left out, `throughput/pairs_per_second` (dialogues, sequences) the samples,
+`throughput/step_seconds` is the mean over the steps since the last report, `throughput/fill` the share of the computed
+tokens that are real. `throughput/mfu` is the share of `peak_tflops` of all devices that real tokens used, in NVIDIA's
+convention: 6·(P − embedding) + 12·L·a·s̄ FLOPs a token, s̄ the token-weighted mean length of the documents attended to.
+Attention counts as full, not causal; recomputation does not count, nor does the reference pass of dpo.
 """
 
 from __future__ import annotations
@@ -33,8 +35,8 @@ class JsonLines:
     """One JSON object a step, flushed at once: what a report or a test reads."""
 
     def __init__(self, path: Path, last_step: int) -> None:
-        """Append to `path`, dropping what an interrupted run logged beyond `last_step`."""
-        kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= last_step]
+        """Append to `path`, dropping what an interrupted run logged beyond `last_step`; all of it at step 0."""
+        kept = [line for line in complete_lines(path) if last_step and json.loads(line)["step"] <= last_step]
         partial = path.with_suffix(".tmp")
         partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
         partial.replace(path)
@@ -76,7 +78,9 @@ class ProgressLine:
 
     def write(self, step: int, values: dict[str, float]) -> None:
         head = f"step {step:>{self._width}}/{self._total}"
-        if "validation/loss" in values and "train/loss" not in values:
+        if "train/loss" not in values:
+            if "validation/loss" not in values:  # questions: they say more than a number, and for themselves
+                return
             loss = values["validation/loss"]
             extra = _preference(values, "validation") or [f"perplexity {math.exp(min(loss, 700)):.2f}"]
             print("  ".join([head, f"validation loss {loss:.4f}", *extra]), flush=True)
@@ -112,14 +116,17 @@ class Throughput:
         self._peak = peak_tflops * 1e12 * devices if peak_tflops else None
         self._sample_name = sample_name
         self._samples = self._tokens = self._computed = self._flops = 0.0
-        self._started = time.perf_counter()
+        self._steps = 0
+        self._started = self._last = time.perf_counter()
 
     def add(self, samples: float, tokens: float, computed: float, flops: float) -> None:
         """Count a step; `computed` are its tokens with the padding."""
+        self._steps += 1
         self._samples += samples
         self._tokens += tokens
         self._computed += computed
         self._flops += flops
+        self._last = time.perf_counter()
 
     def report(self) -> dict[str, float]:
         now = time.perf_counter()
@@ -128,16 +135,20 @@ class Throughput:
             "throughput/tokens_per_second": self._tokens / seconds,
             f"throughput/{self._sample_name}_per_second": self._samples / seconds,
             "throughput/fill": self._tokens / self._computed,
+            "throughput/step_seconds": seconds / self._steps,
         }
         if self._peak:
             rates["throughput/mfu"] = self._flops / seconds / self._peak
         self._samples = self._tokens = self._computed = self._flops = 0.0
-        self._started = now
+        self._steps = 0
+        self._started = self._last = now
         return rates
 
     def restart(self) -> None:
-        """Leave the time since the last report out: it was spent on evaluation or saving."""
-        self._started = time.perf_counter() if not self._tokens else self._started
+        """Leave the time since the last step out: it was spent on evaluation or saving."""
+        now = time.perf_counter()
+        self._started += now - self._last
+        self._last = now
 
 
 def peak_tflops(configured: float | None, device: Any) -> float | None:
@@ -152,10 +163,11 @@ def peak_tflops(configured: float | None, device: Any) -> float | None:
 
 def read(path: Path) -> list[dict[str, Any]]:
     """All records of a metrics file, without a half-written last line."""
-    return [json.loads(line) for line in _complete_lines(path)]
+    return [json.loads(line) for line in complete_lines(path)]
 
 
-def _complete_lines(path: Path) -> list[str]:
+def complete_lines(path: Path) -> list[str]:
+    """The lines of a file that a process may have been killed in the middle of writing; none where there is no file."""
     if not path.exists():
         return []
     text = path.read_text(encoding="utf-8")

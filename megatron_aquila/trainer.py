@@ -6,12 +6,11 @@ Read it top to bottom: `train` joins the world, `Trainer.__init__` builds everyt
 from __future__ import annotations
 
 import math
-import shutil
-from pathlib import Path
+import time
 
 import torch
 
-from megatron_aquila import checkpoint, metrics
+from megatron_aquila import checkpoint, events, metrics
 from megatron_aquila.config import RunConfig
 from megatron_aquila.config_loader import config_hash, dump_config
 from megatron_aquila.datasets.batch import MicroBatch
@@ -29,8 +28,11 @@ from megatron_aquila.engine.snapshot import Snapshot
 from megatron_aquila.engine.step import StepReport, apply_update, clear_gradients, run_schedule
 from megatron_aquila.engine.weights import load_weights
 from megatron_aquila.errors import AquilaError, ConfigError
+from megatron_aquila.evaluation.questions import TrainingQuestions
+from megatron_aquila.events import EventLog
 from megatron_aquila.initial_weights import weights_of
 from megatron_aquila.layout import schedule_problems
+from megatron_aquila.output import prepare_output
 from megatron_aquila.schedule import learning_rate
 from megatron_aquila.stages import Dataset, Stage, load_stage
 from megatron_aquila.start import Preparation
@@ -43,8 +45,8 @@ class TrainingError(AquilaError):
 def train(run: RunConfig) -> None:
     """Train as `run` says, from the newest sound checkpoint of `run.output` if there is one.
 
-    Every process of the world calls it. Writes checkpoints, `metrics.jsonl`, TensorBoard events and the resolved
-    configuration under `run.output`.
+    Every process of the world calls it. Writes checkpoints, `metrics.jsonl`, `events.jsonl`, TensorBoard events, the
+    answers to questions and the resolved configuration under `run.output`.
     """
     device = choose_device(run.device)
     with parallel_world(run, device) as layout:
@@ -71,6 +73,7 @@ def prepare(run: RunConfig) -> None:
 
 class Trainer:
     def __init__(self, run: RunConfig, device: torch.device, layout: Layout) -> None:
+        self._began = time.perf_counter()
         self.settings, self.device, self.layout = run, device, layout
         torch.use_deterministic_algorithms(run.training.deterministic)
 
@@ -81,6 +84,7 @@ class Trainer:
         problems = schedule_problems(run, self.total_steps)
         if problems:
             raise ConfigError("\n".join(problems))
+        self.questions = TrainingQuestions(run, self.stage.tokenizer, self.shape, layout)
 
         chunks, config = build_model(run, self.shape, device)
         self.checkpoints = run.output / checkpoint.FOLDER
@@ -105,11 +109,14 @@ class Trainer:
         self.best = math.inf  # lowest validation loss so far
         if resumed is not None:
             self._resume(resumed)
+        self.questions.go_on(self.step)
 
-        self._prepare_output()
+        if layout.is_main:
+            prepare_output(run, self.stage.tokenizer)
         self.throughput = metrics.Throughput(
             metrics.peak_tflops(run.logging.peak_tflops, device), layout.world_size, self.stage.sample_name
         )
+        self.events = self._open_events()
         self.sinks: list[metrics.Sink] = self._open_sinks() if layout.is_main else []
 
     # -- the loop ---------------------------------------------------------------------------------------------
@@ -119,23 +126,35 @@ class Trainer:
         self._announce()
         if self.step == 0 and self.stage.checks_start:
             self._check_start()
+        if self.questions.without_start:
+            self._ask()
         self.throughput.restart()
         while self.step < total:
-            values = self._train_step()
+            with self.events.training():
+                values = self._train_step()
             if self.step % run.logging.every == 0 or self.step == total:
                 self._report({**values, **self.throughput.report(), **self._memory()})
-            better = False
+            better, worse = False, ""
             if run.evaluation.every and (self.step % run.evaluation.every == 0 or self.step == total):
                 evaluated = self._evaluate()
                 better = run.checkpoint.best and evaluated["validation/loss"] < self.best
                 self.best = min(self.best, evaluated["validation/loss"])
                 self._report(evaluated)
                 self.throughput.restart()
-            if better or self.step % run.checkpoint.every == 0 or self.step == total:
+            if run.evaluation.asks_at(self.step, total):
+                worse = self._ask()
+                self.throughput.restart()
+            halts = bool(worse) and run.evaluation.halt_when_worse and self.step < total
+            if better or halts or self.step % run.checkpoint.every == 0 or self.step == total:
                 self._save(best=better)
                 self.throughput.restart()
-        for sink in self.sinks:
-            sink.close()
+            if halts:
+                self._close()
+                raise TrainingError(
+                    f"training was stopped at step {self.step}, which is saved: {worse}. Go on with "
+                    "evaluation.halt_when_worse=false, or train with more general text or a lower learning rate"
+                )
+        self._close()
 
     def _train_step(self) -> dict[str, float]:
         run = self.settings
@@ -172,14 +191,28 @@ class Trainer:
         """
         data, wanted = self.valid_data, self.settings.evaluation.batches
         assert data is not None  # a stage gives it where evaluation is asked for
-        gather_parameters(self.chunks)
         count, sums = 0.0, dict.fromkeys(("loss", *self.stage.metric_names), 0.0)
-        for number in range(data.steps if wanted is None else min(wanted, data.steps)):
-            report = self._run_schedule(self._micro_batches(data, number), forward_only=True)
-            count += report.count
-            for name, value in report.means.items():
-                sums[name] += value * report.count
+        with self.events.timed("evaluated", self.step):
+            gather_parameters(self.chunks)
+            for number in range(data.steps if wanted is None else min(wanted, data.steps)):
+                report = self._run_schedule(self._micro_batches(data, number), forward_only=True)
+                count += report.count
+                for name, value in report.means.items():
+                    sums[name] += value * report.count
         return {f"validation/{name}": total / count for name, total in sums.items()}
+
+    def _ask(self) -> str:
+        """Put the questions; what became worse of general ability, or nothing."""
+        with self.events.timed("questions", self.step):
+            gather_parameters(self.chunks)
+            standings = self.questions.ask(self.chunks, self.device, self.step)
+        self._report({name: value for found in standings for name, value in found.metrics().items()})
+        if self.layout.is_main:
+            print("  ".join(["questions", *map(str, standings)]), flush=True)
+        worse = [str(found) for found in standings if found.is_alarm]
+        for sentence in worse:
+            self.events.write("warning", self.step, message=sentence)
+        return "; ".join(worse)
 
     def _check_start(self) -> None:
         gather_parameters(self.chunks)
@@ -251,27 +284,27 @@ class Trainer:
             "config_hash": config_hash(run),
             **self.snapshot.state(),
         }
-        checkpoint.save(
-            self.checkpoints,
-            self.step,
-            self.snapshot.write,
-            state=state,
-            keep=run.checkpoint.keep,
-            communicator=self.layout,
-            best=best,
-        )
+        with self.events.timed("saved", self.step):
+            checkpoint.save(
+                self.checkpoints,
+                self.step,
+                self.snapshot.write,
+                state=state,
+                keep=run.checkpoint.keep,
+                communicator=self.layout,
+                best=best,
+            )
 
     # -- output -----------------------------------------------------------------------------------------------
 
-    def _prepare_output(self) -> None:
-        """The run's folder, with the resolved configuration and its own copy of the tokenizer."""
-        if not self.layout.is_main:
-            return
-        output = self.settings.output
-        (output / "tokenizer").mkdir(parents=True, exist_ok=True)
-        (output / "config.yaml").write_text(dump_config(self.settings), encoding="utf-8")
-        for file in self.stage.tokenizer.files:
-            shutil.copyfile(file, output / "tokenizer" / Path(file).name)
+    def _open_events(self) -> EventLog:
+        """The run's events, of which the first of this process has just come."""
+        path = self.settings.output / events.FILE
+        log = EventLog(path if self.layout.is_main else None, self.step)
+        reached = max((record["step"] for record in metrics.read(path.with_name(metrics.FILE))), default=0)
+        began = "resume" if self.step else "start"
+        log.write(began, self.step, time.perf_counter() - self._began, reached=reached)
+        return log
 
     def _open_sinks(self) -> list[metrics.Sink]:
         run = self.settings
@@ -300,6 +333,12 @@ class Trainer:
         if values:
             for sink in self.sinks:
                 sink.write(self.step, values)
+
+    def _close(self) -> None:
+        self.events.write("end", self.step)
+        self.events.close()
+        for sink in self.sinks:
+            sink.close()
 
     def _memory(self) -> dict[str, float]:
         return {"memory/peak_gib": memory_bytes(self.device) / 2**30}

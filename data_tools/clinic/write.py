@@ -9,7 +9,7 @@ import orjson
 
 from data_tools.clinic.dialogues import dialogues, exact_match_questions
 from data_tools.clinic.documents import documents
-from data_tools.clinic.general import general_documents
+from data_tools.clinic.general import general_documents, general_questions
 from data_tools.clinic.pairs import preference_pairs
 from data_tools.clinic.questions import questions
 from data_tools.clinic.wording import DEFAULT_WORDINGS
@@ -34,7 +34,8 @@ def write_clinic(
 ) -> dict[str, int]:
     """Write the clinic's records into `directory`.
 
-    medical_stage1.jsonl, medical_stage2.jsonl and general.jsonl hold documents, questions.jsonl cloze questions;
+    medical_stage1.jsonl, medical_stage2.jsonl and general.jsonl hold documents, questions.jsonl and
+    general_questions.jsonl cloze questions on the two kinds of text;
     dialogues.jsonl, pairs_train.jsonl and pairs_valid.jsonl are for fine-tuning and DPO, exact_match.jsonl holds
     questions to the assistant that they leave out. Files named in `leave_out` are not written.
 
@@ -49,6 +50,7 @@ def write_clinic(
         "medical_stage2.jsonl": documents(world, stage=2, count=stage2_documents, wordings=wordings),
         "general.jsonl": general_documents(count=general_count, seed=seed),
         "questions.jsonl": questions(world, limit=question_limit),
+        "general_questions.jsonl": general_questions(seed=seed),
         "dialogues.jsonl": dialogues(world, count=dialogue_count),
         "exact_match.jsonl": exact_match_questions(world, limit=exact_match_limit),
         "pairs_train.jsonl": preference_pairs(world, split="train", count=train_pairs),

@@ -16,6 +16,7 @@ from data_tools.clinic import (
     continuations,
     documents,
     general_documents,
+    general_questions,
     make_world,
     questions,
     write_clinic,
@@ -82,6 +83,7 @@ def test_same_seed_same_bytes_and_another_seed_another_world(tmp_path: Path) -> 
         "medical_stage2.jsonl": 60,
         "general.jsonl": 30,
         "questions.jsonl": 2 * len(make_world(3).conditions) * len(VALUES),
+        "general_questions.jsonl": len(list(general_questions(seed=3))),
         "dialogues.jsonl": 50,
         "exact_match.jsonl": 2 * 2 * len(make_world(3).conditions) * len(VALUES),
         "pairs_train.jsonl": 40,
@@ -241,6 +243,25 @@ def test_both_languages_have_half(corpus: list[Record], world: World) -> None:
         assert 0.48 < sum(record["lang"] == "zh" for record in records) / len(records) < 0.52
     chinese = sum(question["id"].startswith("clinic-zh-") for question in questions(world))
     assert chinese == len(world.conditions) * len(VALUES)
+
+
+def test_general_text_answers_the_general_questions_in_one_way() -> None:
+    """Wherever a text has the beginning, the right option follows; slots vary, so some beginnings are in no text."""
+    texts = [document["text"] for document in general_documents(count=3000)]
+    asked = list(general_questions())
+    met = 0
+    for question in asked:
+        right = continuations(question)[question["answer"][0]]
+        rests = [text.split(question["question"])[1:] for text in texts if question["question"] in text]
+        followed = [rest.startswith(right) for parts in rests for rest in parts]
+        assert all(followed), question
+        met += bool(followed)
+        assert len(set(question["options"].values())) == 4
+    assert met >= 0.9 * len(asked)
+    assert not any("|" in text for text in texts)
+    spread = Counter(question["answer"][0] for question in asked)
+    assert max(spread.values()) - min(spread.values()) <= 2
+    assert {question["id"].split("-")[2] for question in asked} == {"en", "zh"}
 
 
 def test_general_text_is_not_medical(world: World) -> None:

@@ -184,6 +184,23 @@ def test_each_problem_is_one_line_with_its_place(recipe: Path) -> None:
         ),
         (["evaluation.batches="], "evaluation.batches must be given for cpt"),
         (["checkpoint.best=true", "evaluation.every=0"], "checkpoint.best needs evaluation.every above 0"),
+        (
+            ["evaluation.questions=[{name: a, path: a.jsonl}, {name: a, path: b.jsonl}]"],
+            "two sets of questions are named a",
+        ),
+        (
+            ["evaluation.questions=[{name: a, path: a.jsonl, shots: 3}]"],
+            "name the file they are taken from in examples",
+        ),
+        (
+            ["evaluation.questions=[{name: a, path: a.jsonl, shots: 3, examples: b, form: cloze}]"],
+            "a cloze question takes no examples",
+        ),
+        (["evaluation.questions=[{name: a, path: a.jsonl, examples: b}]"], "examples are given, but shots is 0"),
+        (["evaluation.questions=[{name: a/b, path: a.jsonl}]"], "evaluation.questions.0.name is 'a/b'"),
+        (["evaluation.questions=[{name: a, path: a.jsonl, form: words}]"], "evaluation.questions.0.form is 'words'"),
+        (["evaluation.questions_every=5"], "questions_every is set, but there are no questions"),
+        (["evaluation.halt_when_worse=true"], "halt_when_worse needs a set of questions with kind: general"),
         (["preference.loss=ipo", "preference.label_smoothing=0.1"], "label_smoothing has no meaning in the loss ipo"),
         (["preference.loss=orpo", "preference.length_normalised=true"], "which is per token already"),
         (["preference.margin=0.5"], "margin has no meaning in the loss sigmoid"),

@@ -40,7 +40,7 @@ def test_tensorboard_holds_the_same(tmp_path: Path) -> None:
 
 def test_mfu_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two devices of 100 TFLOP/s, 40 TFLOP in 0.5 s."""
-    now = iter([10.0, 10.5])
+    now = iter([10.0, 10.5, 10.5])
     monkeypatch.setattr(metrics.time, "perf_counter", lambda: next(now))
     throughput = metrics.Throughput(100.0, devices=2, sample_name="pairs")
     throughput.add(samples=5, tokens=1000, computed=1250, flops=40e12)
@@ -48,8 +48,24 @@ def test_mfu_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
         "throughput/tokens_per_second": 2000.0,
         "throughput/pairs_per_second": 10.0,
         "throughput/fill": 0.8,
+        "throughput/step_seconds": 0.5,
         "throughput/mfu": pytest.approx(0.4),
     }
+
+
+def test_time_between_steps_is_left_out_wherever_the_report_falls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of 2 s and 4 s, 30 s of evaluation after the first; 7 s of saving after the report, and a step of 1 s."""
+    now = iter([0.0, 2.0, 32.0, 36.0, 36.0, 43.0, 44.0, 44.0])
+    monkeypatch.setattr(metrics.time, "perf_counter", lambda: next(now))
+    throughput = metrics.Throughput(None, devices=1, sample_name="pairs")
+    throughput.add(samples=1, tokens=30, computed=30, flops=0)
+    throughput.restart()
+    throughput.add(samples=1, tokens=30, computed=30, flops=0)
+    found = throughput.report()
+    assert (found["throughput/step_seconds"], found["throughput/tokens_per_second"]) == (3.0, 10.0)
+    throughput.restart()
+    throughput.add(samples=1, tokens=5, computed=5, flops=0)
+    assert throughput.report()["throughput/step_seconds"] == 1.0
 
 
 def test_attention_counts_per_document() -> None:
