@@ -4,11 +4,16 @@ Megatron's local `DotProductAttention` refuses packed sequences; Transformer Eng
 stands in their place in the layer spec: torch's scaled dot product, causal, one call a document, so the cost is
 Σ len² of the documents and not of the pack, and no mask is ever built.
 
-Axes: T tokens of a pack, S sequence, B batch, H query heads of this rank, G key/value heads of this rank, D head.
+For generation it keeps keys and values (`KeyValueCache`), told by `CachedTokens` where the tokens of a forward belong.
+
+Axes: T tokens of a pack, S sequence, B batch, H query heads of this rank, G key/value heads of this rank, D head,
+Q query heads of a group, L places of a cache.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -39,6 +44,54 @@ def packed_sequences(cu_seqlens: list[int], labelled: torch.Tensor, device: torc
     return params
 
 
+class KeyValueCache:
+    """Keys and values `[B, G, L, D]` of each layer of this rank, of up to `sequences` sequences of `capacity` tokens.
+
+    A sequence has a slot, the same in every layer. Memory is taken at a layer's first use.
+    """
+
+    def __init__(self, config: TransformerConfig, sequences: int, capacity: int, device: torch.device) -> None:
+        groups = config.num_query_groups // config.tensor_model_parallel_size
+        self.capacity = -(-capacity // 8) * 8  # the kernels that take a mask want it aligned
+        self._shape = (sequences, groups, self.capacity, config.kv_channels)
+        self._options: dict[str, Any] = {"dtype": config.params_dtype, "device": device}
+        self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def layer(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if number not in self._layers:
+            # Not empty: what a mask hides has the weight 0, and 0 · NaN is NaN.
+            self._layers[number] = (
+                torch.zeros(self._shape, **self._options),
+                torch.zeros(self._shape, **self._options),
+            )
+        return self._layers[number]
+
+    def keep(self, slots: Sequence[int]) -> None:
+        """Give the sequences in `slots` the slots 0, 1, …, and forget the others."""
+        chosen = torch.tensor(slots, device=self._options["device"])
+        for tensors in self._layers.values():
+            for tensor in tensors:
+                tensor[: len(slots)] = tensor[chosen]
+
+
+@dataclass(kw_only=True)
+class CachedTokens(PackedSeqParams):
+    """Tokens `[T]` laid end to end in one row, `[1, T]` for the model, whose keys and values go into a cache.
+
+    Either whole sequences of `lengths` from their first token on, in the slots from `first_slot` on; or, `lengths`
+    being None, the next token of each sequence in the slots 0, 1, …. Every token has its own position, and the row may
+    have padding at its end. `AquilaModel` gives logits of the rows `last` only.
+    """
+
+    cache: KeyValueCache
+    positions: torch.Tensor  # [T + padding] int64
+    last: torch.Tensor  # [B] int64, the row of each sequence's last token
+    lengths: Sequence[int] | None
+    first_slot: int = 0
+    longest: int = 0  # tokens of the longest sequence, this one's included
+    visible: torch.Tensor | None = None  # [B, 1, 1, longest] bool, what the next token sees
+
+
 class DocumentAttention(torch.nn.Module):
     """softmax(Q·Kᵀ / sqrt(D)) · V, causal, within each document of `cu_seqlens`.
 
@@ -58,6 +111,7 @@ class DocumentAttention(torch.nn.Module):
         super().__init__()
         if config.context_parallel_size != 1:
             raise ValueError("context_parallel_size must be 1 with this attention: it has no ring exchange")
+        self.layer_number = layer_number
         self.dropout = config.attention_dropout if attention_dropout is None else attention_dropout
         self.scale = softmax_scale
 
@@ -71,13 +125,52 @@ class DocumentAttention(torch.nn.Module):
         attention_bias: torch.Tensor | None = None,
         packed_seq_params: PackedSeqParams | None = None,
     ) -> torch.Tensor:
-        """`[S, B, H, D]` → `[S, B, H·D]`; with `packed_seq_params`, `[T, H, D]` → `[T, H·D]`."""
+        """`[S, B, H, D]` → `[S, B, H·D]`; with `packed_seq_params`, `[T, H, D]` → `[T, H·D]`.
+
+        `CachedTokens` come as `[T, 1, H, D]`, since Megatron does not know their layout.
+        """
+        if isinstance(packed_seq_params, CachedTokens):
+            tokens = (
+                len(packed_seq_params.last) if packed_seq_params.lengths is None else sum(packed_seq_params.lengths)
+            )
+            out = self._cached(query[:tokens, 0], key[:tokens, 0], value[:tokens, 0], packed_seq_params)
+            return F.pad(out, (0, 0, 0, len(query) - tokens)).unsqueeze(1)
         if packed_seq_params is None:
             query_BHSD, key_BGSD, value_BGSD = (x.permute(1, 2, 0, 3) for x in (query, key, value))
             out_BHSD = self._attend(query_BHSD, key_BGSD, value_BGSD)
             return out_BHSD.permute(2, 0, 1, 3).flatten(2)
 
-        lengths = [end - start for start, end in pairwise(packed_seq_params.bounds)]
+        return self._documents(query, key, value, [end - start for start, end in pairwise(packed_seq_params.bounds)])
+
+    def _cached(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, tokens: CachedTokens
+    ) -> torch.Tensor:
+        keys_BGLD, values_BGLD = tokens.cache.layer(self.layer_number)
+        if tokens.lengths is not None:
+            slots = range(tokens.first_slot, tokens.first_slot + len(tokens.lengths))
+            for cached, new in ((keys_BGLD, key), (values_BGLD, value)):
+                for slot, part in zip(slots, new.split(tokens.lengths)):
+                    cached[slot, :, : len(part)] = part.transpose(0, 1)
+            return self._documents(query, key, value, tokens.lengths)
+
+        count, groups = key.shape[:2]
+        slots_B, positions_B = torch.arange(count, device=key.device), tokens.positions[:count]
+        keys_BGLD[slots_B, :, positions_B] = key
+        values_BGLD[slots_B, :, positions_B] = value
+        # The query heads of a group take the place of the sequence, so that no key or value is repeated for them.
+        out_BGQD = F.scaled_dot_product_attention(
+            query.unflatten(1, (groups, -1)),
+            keys_BGLD[:count, :, : tokens.longest],
+            values_BGLD[:count, :, : tokens.longest],
+            attn_mask=tokens.visible,
+            scale=self.scale,
+        )
+        return out_BGQD.flatten(1)
+
+    def _documents(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: Sequence[int]
+    ) -> torch.Tensor:
+        """`[T, H, D]` → `[T, H·D]`, each document for itself."""
         # One split and not a slice a document: the backward of a slice fills a tensor of the pack's whole length.
         queries, keys, values = (x.transpose(0, 1).unsqueeze(0).split(lengths, dim=2) for x in (query, key, value))
         documents = [self._attend(*document) for document in zip(queries, keys, values)]
