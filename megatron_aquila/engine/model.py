@@ -20,6 +20,7 @@ from megatron.core.tensor_parallel.layers import (
     VocabParallelEmbedding,
     set_tensor_model_parallel_attributes,
 )
+from megatron.core.tensor_parallel.mappings import gather_from_sequence_parallel_region
 from megatron.core.transformer.attention import SelfAttention, SelfAttentionSubmodules
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.identity_op import IdentityOp
@@ -31,9 +32,10 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.core.transformer.transformer_layer import TransformerLayer, TransformerLayerSubmodules
 
 from megatron_aquila.config import RunConfig
-from megatron_aquila.engine.attention import DocumentAttention
+from megatron_aquila.engine.attention import CachedTokens, DocumentAttention
 from megatron_aquila.engine.device import DTYPES
 from megatron_aquila.engine.norm import RMSNorm
+from megatron_aquila.engine.scored_rows import QuestionedPack, score_rows
 from megatron_aquila.kernels.linear import linear_logps
 from megatron_aquila.shapes import ModelShape, padded_vocab_size
 
@@ -42,7 +44,9 @@ class AquilaModel(GPTModel):
     """`GPTModel` whose forward with labels returns log-probabilities.
 
     `forward(input_ids [b, s], position_ids [b, s], attention_mask=None, labels [b, s], packed_seq_params)` gives
-    `[b, s]` float32 log p(label) on the last pipeline stage; without labels, logits `[b, s, padded vocab / TP]`.
+    `[b, s]` float32 log p(label) on the last pipeline stage; without labels, logits `[b, s, padded vocab / TP]`, or,
+    where `packed_seq_params` is a `QuestionedPack`, what `score_rows` answers to it, or, where it is `CachedTokens`,
+    the logits of each sequence's last token, `[B, padded vocab / TP]`.
     """
 
     def __init__(self, *, shape: ModelShape, logits_budget: int, **kwargs: object) -> None:
@@ -50,17 +54,38 @@ class AquilaModel(GPTModel):
         self.shape = shape
         self.logits_budget = logits_budget
 
+    def _preprocess(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """As Megatron's; but each of `CachedTokens` is rotated by its own position."""
+        embedded, rotary, *rest = super()._preprocess(*args, **kwargs)
+        packed = kwargs.get("packed_seq_params")
+        if isinstance(packed, CachedTokens):
+            rotary = rotary[packed.positions]
+        return (embedded, rotary, *rest)
+
     def _postprocess(
         self, hidden_states: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Any
     ) -> torch.Tensor:
         """From hidden states `[s, b, H]` to log p(label) `[b, s]`. Megatron's own makes all the logits first."""
+        packed = kwargs.get("packed_seq_params")
+        if isinstance(packed, QuestionedPack) and packed.questions is not None and self.post_process:
+            return score_rows(
+                hidden_states.flatten(0, 1),
+                self._output_weight(),
+                packed.questions,
+                vocab_size=self.shape.vocab_size,
+                group=parallel_state.get_tensor_model_parallel_group(),
+                sequence_parallel=self.config.sequence_parallel,
+                budget_bytes=self.logits_budget,
+            )
+        if isinstance(packed, CachedTokens) and self.post_process:
+            if self.config.sequence_parallel:
+                hidden_states = gather_from_sequence_parallel_region(hidden_states)
+            return torch.nn.functional.linear(hidden_states[packed.last, 0], self._output_weight())
         if labels is None or not self.post_process:
             return super()._postprocess(hidden_states=hidden_states, labels=labels, **kwargs)
-        shared = self.share_embeddings_and_output_weights
-        packed = kwargs.get("packed_seq_params")
         logps_SB = linear_logps(
             hidden_states,
-            self.shared_embedding_or_output_weight() if shared else self.output_layer.weight,
+            self._output_weight(),
             labels.transpose(0, 1).contiguous(),
             vocab_size=self.shape.vocab_size,
             group=parallel_state.get_tensor_model_parallel_group(),
@@ -69,6 +94,11 @@ class AquilaModel(GPTModel):
             rows=None if packed is None else packed.labelled,
         )
         return logps_SB.transpose(0, 1).contiguous()
+
+    def _output_weight(self) -> torch.Tensor:
+        shared = self.share_embeddings_and_output_weights
+        weight: torch.Tensor = self.shared_embedding_or_output_weight() if shared else self.output_layer.weight
+        return weight
 
 
 def uses_transformer_engine(device: torch.device) -> bool:
@@ -129,9 +159,9 @@ def transformer_config(run: RunConfig, shape: ModelShape, device: torch.device) 
     )
 
 
-def layer_spec(device: torch.device) -> ModuleSpec:
-    """One transformer layer as data: Transformer Engine's where it is installed on a GPU, else ours."""
-    if uses_transformer_engine(device):
+def layer_spec(device: torch.device, *, own_layers: bool = False) -> ModuleSpec:
+    """One transformer layer as data: Transformer Engine's where it is installed on a GPU, else, or if asked, ours."""
+    if uses_transformer_engine(device) and not own_layers:
         from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_with_transformer_engine_spec
 
         return get_gpt_layer_with_transformer_engine_spec()
@@ -162,15 +192,18 @@ def layer_spec(device: torch.device) -> ModuleSpec:
 
 
 def build_model(
-    run: RunConfig, shape: ModelShape, device: torch.device
+    run: RunConfig, shape: ModelShape, device: torch.device, *, own_layers: bool = False
 ) -> tuple[list[MegatronModule], TransformerConfig]:
-    """This rank's model chunks (one per virtual pipeline stage), with undefined weights, and their config."""
+    """This rank's model chunks (one per virtual pipeline stage), with undefined weights, and their config.
+
+    own_layers: without Transformer Engine, on a GPU too.
+    """
     config = transformer_config(run, shape, device)
-    spec = layer_spec(device)
+    spec = layer_spec(device, own_layers=own_layers)
     chunks: list[MegatronModule] = []
     for virtual in range(run.parallel.virtual_pipeline or 1):
         stage = virtual if run.parallel.virtual_pipeline else None
-        if uses_transformer_engine(device):
+        if uses_transformer_engine(device) and not own_layers:
             block = spec
         else:
             layers = get_num_layers_to_build(config, vp_stage=stage)
