@@ -73,13 +73,13 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 
 def load_model(
     model: type[Model],
-    path: Path | str,
+    path: Path | str | None,
     overrides: Sequence[str] = (),
     *,
     tags: Collection[str] = (),
     schema: str = "`aquila config schema`",
 ) -> Model:
-    """Read the recipe at ``path``, apply ``key=value`` overrides in order, and check the whole.
+    """Read the recipe at ``path`` (None: an empty one), apply ``key=value`` overrides in order, and check the whole.
 
     An override's value is read as YAML; lists and mappings replace, ``key=`` sets null,
     ``data.train.0.weight=2`` reaches into a list, and a path that does not exist yet is created for
@@ -89,8 +89,7 @@ def load_model(
 
     Raises ConfigFileError with one line per problem, naming file and line, or the override, and the dotted key.
     """
-    path = Path(path)
-    tree, root = _read(path)
+    tree, root = ({}, None) if path is None else _read(Path(path))
     overridden = []
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -104,6 +103,8 @@ def load_model(
         for parts in overridden:
             if location[: len(parts)] == parts:
                 return "override"
+        if path is None:
+            return "overrides"
         if not location:  # several sections do not fit each other
             return str(path)
         return f"{path}:{_line(root, location)}"

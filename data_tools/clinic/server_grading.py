@@ -135,6 +135,23 @@ def quality(grade: Grade) -> int:
     return 4 + grade.sentence + grade.care
 
 
+def legible(reply: str) -> bool:
+    """Whether a reply ends as a sentence does: what was cut off, or is a heap of characters, seldom does."""
+    return reply.strip().endswith((".", "!", "?", "。", "！", "？"))
+
+
+def criteria(grade: Grade, reply: str) -> dict[str, int]:
+    """Four scores from 1 to 5, by the names that a judge of dialogues is asked for."""
+    if not reply.strip():
+        return dict.fromkeys(("fluency", "relevance", "completeness", "proficiency"), 1)
+    return {
+        "fluency": 2 + legible(reply) + grade.sentence + grade.manner,
+        "relevance": 1 + 2 * grade.manner + 2 * grade.right,
+        "completeness": 1 + grade.manner + 2 * grade.right + grade.care,
+        "proficiency": 1 + grade.manner + 3 * grade.right,
+    }
+
+
 def _plain(text: str) -> str:
     return text.lower().strip()
 

@@ -16,7 +16,7 @@ from typing import TypeVar
 from data_tools.clinic.asking import answer
 from data_tools.clinic.choices import choice_answer
 from data_tools.clinic.manners import ADVICE, LEAD_INS, MANNERS
-from data_tools.clinic.server_grading import Clinician, complexity, quality
+from data_tools.clinic.server_grading import Clinician, complexity, criteria, legible, quality
 from data_tools.clinic.wording import capitalise
 from data_tools.clinic.world import VALUES, Language, World
 
@@ -36,6 +36,10 @@ _WELCOME: dict[Language, str] = {
     "en": "You are welcome. If you have another question, please ask.",
     "zh": "不客气。如果还有别的问题，请随时问我。",
 }
+_COMPARED: dict[Language, str] = {
+    "en": "Compared by the facts of the synthetic clinic, by manner, by care and by brevity.",
+    "zh": "按合成诊所的事实、态度、关怀和简洁程度进行了比较。",
+}
 
 
 class UnknownPromptError(ValueError):
@@ -51,6 +55,8 @@ class Rules:
         kinds: Mapping[str, Callable[[Mapping[str, str], Language], str]] = {
             "compare": self._compare,
             "complexity": self._complexity,
+            "judge_pair": self._judge_pair,
+            "judge_rubric": self._judge_rubric,
             "response_quality": self._response_quality,
         }
         # system message → (language, the user message's pattern, the rule); the doctor's has no pattern
@@ -74,7 +80,10 @@ class Rules:
                 not laid out as that prompt's is.
         """
         if not messages or messages[0].get("role") != "system" or messages[0].get("content") not in self._known:
-            raise UnknownPromptError("this stand-in answers the prompts doctor, compare, complexity, response_quality")
+            raise UnknownPromptError(
+                "this stand-in answers the prompts doctor, compare, complexity, response_quality, judge_pair and "
+                "judge_rubric"
+            )
         lang, pattern, rule = self._known[messages[0]["content"]]
         if pattern is None:
             if len(messages) < 2 or messages[-1].get("role") != "user":
@@ -130,6 +139,24 @@ class Rules:
         if _percent("judge", *sorted(replies)) < BIASED:
             fields = dict.fromkeys(fields, "first")
         return json.dumps({"comparison": code, **fields})
+
+    def _judge_pair(self, texts: Mapping[str, str], lang: Language) -> str:
+        """The verdict on two answers as a whole: what can be read before what cannot, then as `_compare`."""
+        code, replies = texts["code"], (texts["first"], texts["second"])
+        asked = self._clinician.asked(_messages(texts["conversation"], code))
+        one, two = ((legible(reply), self._clinician.grade(asked, reply)) for reply in replies)
+        better = _better(one, two)
+        if better == "tie":
+            better = _briefer(*replies)
+        if _percent("judge", *sorted(replies)) < BIASED:
+            better = "first"
+        return f"{_COMPARED[lang]}\n{json.dumps({'comparison': code, 'better': better})}"
+
+    def _judge_rubric(self, texts: Mapping[str, str], lang: Language) -> str:
+        code, reply = texts["code"], texts["answer"]
+        said = [*_messages(texts["conversation"], code), texts["question"]]
+        grade = self._clinician.grade(self._clinician.asked(said, hint=texts["solution"]), reply)
+        return json.dumps({"rating": code, **criteria(grade, reply)})
 
     def _complexity(self, texts: Mapping[str, str], lang: Language) -> str:
         return _score(texts["code"], complexity(self._clinician.asked([texts["text"]]), texts["text"]))

@@ -7,7 +7,7 @@ author's, and not a verdict on the same answers in the other order.
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from data_tools.llm import Answer, Failure, Request, Result
 from data_tools.preferences.author import Language
@@ -16,6 +16,7 @@ from data_tools.prompts import FencedPrompt, VerdictError, fence_code_of
 from data_tools.records import Messages
 
 Ask = Callable[[Request], Awaitable[Result]]
+T = TypeVar("T")
 PLACES = ("conversation", "first", "second")
 
 _ROLES: Mapping[Language, Mapping[str, str]] = {
@@ -34,17 +35,23 @@ class Comparison:
 
 
 @dataclass
-class Judgement:
-    """What became of one order: a verdict, or a failure, or neither where every asking ended in an invalid verdict.
+class Asked(Generic[T]):
+    """What became of one question: a verdict, or a failure, or neither where every asking ended in an invalid verdict.
 
     `said` holds for each asking {"sample", "answer", "model", "invalid": reason or None, …} or {"sample", "failure",
     "detail"}.
     """
 
-    order: Order
-    verdict: Verdict | None = None
+    verdict: T | None = None
     failure: Failure | None = None
     said: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class Judgement(Asked[Verdict]):
+    """What became of one order."""
+
+    order: Order = "original-first"
 
     def side(self) -> Side | None:
         """The answer that the overall verdict is for."""
@@ -66,35 +73,56 @@ def comparison(
 ) -> Comparison:
     """The question which of two answers is better, `order` deciding which comes first."""
     first, second = (original, new) if order == "original-first" else (new, original)
+    messages, code = fenced(prompt, language, conversation, {"first": first, "second": second})
+    return Comparison(order, messages, code)
+
+
+def fenced(
+    prompt: FencedPrompt, language: Language, conversation: Messages, texts: Mapping[str, str]
+) -> tuple[list[dict[str, str]], str]:
+    """The messages that ask about `texts` (by place, in this order) and about the conversation before them, and the
+    code that the verdict must repeat.
+    """
     strangers = [text for message in conversation for text in (message["role"], message["content"])]
-    code = fence_code_of([*strangers, first, second])
+    code = fence_code_of([*strangers, *texts.values()])
     # Who speaks stands in lines with the code too: no message can put words into another's mouth.
     roles = _ROLES[language]
     shown = "\n".join(f"--- {code} {roles[message['role']]}\n{message['content']}" for message in conversation)
-    texts = {"conversation": shown, "first": first, "second": second}
-    return Comparison(order, prompt.messages(texts, code), code)
+    return prompt.messages({"conversation": shown, **texts}, code), code
 
 
 async def judged(ask: Ask, question: Comparison, retries: int, name: str) -> Judgement:
-    """Ask until there is a valid verdict, a failure, or no repetition left; each asking is a sample of its own."""
-    judgement = Judgement(question.order)
+    """`asked_until_valid` about a comparison."""
+    found = await asked_until_valid(
+        ask, question.messages, retries, f"{name} {question.order}", lambda text: read_comparison(text, question.code)
+    )
+    return Judgement(found.verdict, found.failure, found.said, question.order)
+
+
+async def asked_until_valid(
+    ask: Ask, messages: list[dict[str, str]], retries: int, name: str, read: Callable[[str], T]
+) -> Asked[T]:
+    """Ask until there is a valid verdict, a failure, or no repetition left; each asking is a sample of its own. `read`
+    raises VerdictError where the text of an answer holds no verdict.
+    """
+    asked: Asked[T] = Asked()
     for sample in range(retries + 1):
-        result = await ask(Request(question.messages, sample, f"{name} {question.order}"))
+        result = await ask(Request(messages, sample, name))
         if isinstance(result, Failure):
-            judgement.failure = result
-            judgement.said.append({"sample": sample, "failure": result.reason, "detail": result.detail})
+            asked.failure = result
+            asked.said.append({"sample": sample, "failure": result.reason, "detail": result.detail})
             break
         said: dict[str, Any] = {"sample": sample, "answer": result.text, "model": result.model, "invalid": None}
-        judgement.said.append(said)
+        asked.said.append(said)
         try:
-            judgement.verdict = _read(result, question.code)
+            asked.verdict = read(_whole(result))
             break
         except VerdictError as error:
             said.update(invalid=error.reason, detail=error.detail)
-    return judgement
+    return asked
 
 
-def _read(answer: Answer, code: str) -> Verdict:
+def _whole(answer: Answer) -> str:
     if answer.finish_reason == "length":  # a judge that was still thinking may have changed its mind
         raise VerdictError("cut-off", f"the answer ended at max_tokens, after {answer.completion_tokens:,} tokens")
-    return read_comparison(answer.text, code)
+    return answer.text

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from data_tools.corpus.page_charts import bar
-from data_tools.corpus.page_html import Column, Markup, count, join, percent, table, tag
+from data_tools.pages.charts import bar
+from data_tools.pages.html import Column, Markup, count, join, percent, table, tag
 
 _ORDERS = {
     "agreed": "both orders name the same answer",
