@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from megatron_aquila.evaluation.exact_match import names_the_answer
 from megatron_aquila.evaluation.tasks.data import DATA_VARIABLE, EvaluationDataError, examples_of, load_split
 from megatron_aquila.evaluation.tasks.draws import within_examination
 from megatron_aquila.evaluation.tasks.extraction import MULTIPLE, chosen_letters
+from megatron_aquila.evaluation.tasks.naming import names_the_answer
 from megatron_aquila.evaluation.tasks.prompts import (
     ceval,
     cloze,

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from megatron_aquila.evaluation.exact_match import names_the_answer
 from megatron_aquila.evaluation.results import Item
 from megatron_aquila.evaluation.tasks.catalog import Task
 from megatron_aquila.evaluation.tasks.extraction import MULTIPLE, chosen_letters
+from megatron_aquila.evaluation.tasks.naming import names_the_answer
 
 Doc = Mapping[str, Any]
 
