@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -115,14 +115,29 @@ def export(run: Path, output: Path) -> Path:
 
     Raises:
         CheckpointError: there is no sound checkpoint.
+        HuggingFaceError: as `export_checkpoint`.
+    """
+    return export_checkpoint(open_checkpoint(run), output)
+
+
+def export_checkpoint(
+    checkpoint: Checkpoint,
+    output: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    finish: Callable[[Path], None] | None = None,
+) -> Path:
+    """Write an open checkpoint as `write_model` does, with its run's tokenizer and chat template.
+
+    Raises:
         HuggingFaceError: `output` exists and is not empty, the run's tokenizer is gone, or its chat template is
             not one of this version.
     """
-    checkpoint = open_checkpoint(run)
     shape = ModelShape.model_validate(checkpoint.state["shape"])
-    tokenizer = load_tokenizer(_tokenizer_of(checkpoint))
-    template = _chat_template_of(checkpoint)
-    return write_model(output, shape, checkpoint.reader(), "model.", tokenizer, chat_template=template)
+    tokenizer = load_tokenizer(tokenizer_of(checkpoint))
+    template = chat_template_of(checkpoint)
+    reader = checkpoint.reader()
+    return write_model(output, shape, reader, "model.", tokenizer, chat_template=template, dtype=dtype, finish=finish)
 
 
 def write_model(
@@ -133,13 +148,19 @@ def write_model(
     tokenizer: Tokenizer,
     *,
     chat_template: ChatTemplate | None = None,
+    dtype: torch.dtype | None = None,
+    finish: Callable[[Path], None] | None = None,
 ) -> Path:
-    """Write global tensors as sharded safetensors in their dtype, with `config.json`, `generation_config.json` and
-    the tokenizer. The directory loads in transformers without remote code; it appears whole or not at all.
+    """Write global tensors as sharded safetensors, with `config.json`, `generation_config.json` and the tokenizer.
+    The directory loads in transformers without remote code; it appears whole or not at all.
 
     A chat template goes into `chat_template.jinja`, where transformers 5 puts it and from where vLLM has it through
     transformers, and its stop tokens end a generation. A layout that closes with text (aquila-chat) has none: who
     generates with it gives `stop_strings`.
+
+    Args:
+        dtype: what tensors are cast to; None: each stays as it is.
+        finish: adds to the directory, or checks it, before it gets its name.
 
     Raises:
         HuggingFaceError: `output` exists and is not empty.
@@ -151,12 +172,14 @@ def write_model(
     partial = output.with_name(f".tmp-{output.name}-{uuid.uuid4().hex}")
     partial.mkdir(parents=True)
     try:
-        dtype = _write_tensors(partial, shape, reader, prefix)
-        _write_json(partial / "config.json", {**shape_to_hf(shape), "dtype": str(dtype).removeprefix("torch.")})
+        written = _write_tensors(partial, shape, reader, prefix, dtype)
+        _write_json(partial / "config.json", {**shape_to_hf(shape), "dtype": str(written).removeprefix("torch.")})
         _write_json(partial / "generation_config.json", _generation_config(shape, stop_ids))
         tokenizer.save_pretrained(partial)
         if chat_template is not None:
             (partial / "chat_template.jinja").write_text(chat_template.jinja(), encoding="utf-8")
+        if finish is not None:
+            finish(partial)
         if output.exists():
             output.rmdir()
         partial.rename(output)
@@ -174,7 +197,7 @@ def _generation_config(shape: ModelShape, stop_ids: list[int]) -> dict[str, Any]
     return {**generation, "eos_token_id": ends}  # more than config.json says
 
 
-def _chat_template_of(checkpoint: Checkpoint) -> ChatTemplate | None:
+def chat_template_of(checkpoint: Checkpoint) -> ChatTemplate | None:
     """The template that the run was trained with; None for a run on plain text."""
     name = checkpoint.state.get("chat_template")
     if name is None:
@@ -185,7 +208,7 @@ def _chat_template_of(checkpoint: Checkpoint) -> ChatTemplate | None:
         raise HuggingFaceError(f"{checkpoint.path}: {error}") from error
 
 
-def _tokenizer_of(checkpoint: Checkpoint) -> Path:
+def tokenizer_of(checkpoint: Checkpoint) -> Path:
     """The run's own copy of its tokenizer, which lies beside its checkpoints."""
     copy = checkpoint.path.resolve().parents[1] / "tokenizer"
     if not copy.is_dir():
@@ -210,7 +233,9 @@ def _huggingface_tensors(shape: ModelShape, reader: TensorReader, prefix: str) -
             yield f"model.layers.{layer}.self_attn.o_proj.bias", whole.new_zeros(size[0])
 
 
-def _write_tensors(directory: Path, shape: ModelShape, reader: TensorReader, prefix: str) -> torch.dtype:
+def _write_tensors(
+    directory: Path, shape: ModelShape, reader: TensorReader, prefix: str, dtype: torch.dtype | None
+) -> torch.dtype:
     total = shape.parameters() + (shape.num_layers * shape.hidden_size if shape.qkv_bias else 0)
     shards: list[list[str]] = []
     pending: dict[str, torch.Tensor] = {}
@@ -222,25 +247,25 @@ def _write_tensors(directory: Path, shape: ModelShape, reader: TensorReader, pre
         save_file(pending, directory / f"shard-{len(shards)}", metadata={"format": "pt"})
         pending, size = {}, 0
 
-    for name, tensor in _huggingface_tensors(shape, reader, prefix):
+    for name, stored in _huggingface_tensors(shape, reader, prefix):
+        tensor = stored.to(dtype or stored.dtype)
         if pending and size + tensor.nbytes > SHARD_BYTES:
             flush()
         pending[name] = tensor.contiguous()
         size += tensor.nbytes
-    dtype = tensor.dtype
     flush()
 
     if len(shards) == 1:
         (directory / "shard-1").rename(directory / "model.safetensors")
-        return dtype
+        return tensor.dtype
     weight_map = {}
     for number, names in enumerate(shards, 1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         (directory / f"shard-{number}").rename(directory / file)
         weight_map.update(dict.fromkeys(names, file))
-    metadata = {"total_parameters": total, "total_size": total * dtype.itemsize}
+    metadata = {"total_parameters": total, "total_size": total * tensor.dtype.itemsize}
     _write_json(directory / _INDEX, {"metadata": metadata, "weight_map": weight_map})
-    return dtype
+    return tensor.dtype
 
 
 def _write_json(path: Path, value: Any) -> None:
