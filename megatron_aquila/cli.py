@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from megatron_aquila.cli_evaluation import app as evaluation_app
+from megatron_aquila.cli_judge import app as judge_app
+from megatron_aquila.cli_release import chat, export
+from megatron_aquila.cli_report import report
 from megatron_aquila.errors import AquilaError
 
 if TYPE_CHECKING:
@@ -25,6 +29,8 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Look at configurations.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+app.add_typer(evaluation_app, name="eval")
+app.add_typer(judge_app, name="judge")
 
 Recipe = Annotated[Path, typer.Argument(help="A recipe: a YAML file, as in recipes/.", metavar="RECIPE")]
 Overrides = Annotated[
@@ -39,6 +45,9 @@ def main() -> NoReturn:
     """
     try:
         app(prog_name="aquila")
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except (AquilaError, OSError, ValueError) as error:
         if not _written_for_the_user(error):
             raise
@@ -162,17 +171,9 @@ def _in_world(verb: str, recipe: Path, overrides: list[str]) -> "RunConfig":
     return config
 
 
-@app.command()
-def export(
-    run: Annotated[Path, typer.Argument(help="A run or a checkpoint.", metavar="RUN")],
-    output: Annotated[Path, typer.Option(help="Directory to write; must not exist or be empty.")],
-) -> None:
-    """Write a trained model for Hugging Face.
-
-    The directory holds a LlamaForCausalLM in safetensors and its tokenizer."""
-    from megatron_aquila.huggingface import export as export_model
-
-    print(export_model(run, output))
+app.command()(export)
+app.command()(chat)
+app.command()(report)
 
 
 @app.command()
@@ -182,7 +183,8 @@ def demo(
 ) -> None:
     """Go the whole way on two CPU cores.
 
-    A tiny model, a synthetic clinic: tokens, pre-training, fine-tuning, preference training, export."""
+    A tiny model, a synthetic clinic: tokens, pre-training, fine-tuning, preference training, evaluation, export."""
+    os.environ.setdefault("TQDM_DISABLE", "1")  # lm-eval's bars; read at its import
     from megatron_aquila.demo import run_demo
 
     _prepare_demo(directory, keep)

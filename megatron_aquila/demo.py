@@ -1,5 +1,5 @@
 """The whole road in small: a raw corpus of a synthetic clinic, its cleaning and mixing, two stages of continued
-pre-training; raw dialogues, their selection, fine-tuning; preference pairs, preference training; export.
+pre-training; raw dialogues, their selection, fine-tuning; preference pairs, preference training; evaluation, export.
 
 Everything that runs here is what runs at scale: the recipes are `recipes/tiny/*.yaml`, started by `aquila train`.
 """
@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,17 @@ from typing import Any
 import orjson
 from rich.console import Console
 
-from data_tools.clinic import continuations
 from data_tools.tokenizers import load_tokenizer
 from megatron_aquila import metrics
 from megatron_aquila.checkpoint import open_checkpoint
 from megatron_aquila.config_loader import load_config
 from megatron_aquila.demo_chat import prepare_dialogues, prepare_pairs
-from megatron_aquila.demo_data import emptied, prepare_data, tiny_recipe
-from megatron_aquila.demo_table import Row, answers, closing_table
+from megatron_aquila.demo_data import emptied, moves, prepare_data, tiny_recipe
+from megatron_aquila.demo_evaluation import ask, compare, have_judged, look_for_leaks, prepare_questions, write_page
+from megatron_aquila.demo_table import Row, answers, evaluation_table, training_table
 from megatron_aquila.errors import AquilaError
-from megatron_aquila.evaluation.cloze import cloze_accuracy
-from megatron_aquila.evaluation.exact_match import ExactMatch, exact_match
-from megatron_aquila.huggingface import export, write_model
+from megatron_aquila.huggingface import write_model
+from megatron_aquila.release.export import ReleaseOptions, release
 
 
 @dataclass(frozen=True)
@@ -52,14 +51,6 @@ STAGES = (
 )
 
 
-@dataclass(frozen=True)
-class Questions:
-    """What the models are asked: cloze questions, and questions in words that no dialogue puts."""
-
-    cloze: Sequence[dict[str, Any]]
-    words: Sequence[dict[str, Any]]
-
-
 def run_demo(directory: Path) -> int:
     """Run the demo under `directory`, or go on with what an earlier one left there; prints as it goes.
 
@@ -72,34 +63,36 @@ def run_demo(directory: Path) -> int:
     console = Console()
     console.rule("A synthetic clinic: every condition, drug and fact below is invented", style="dim")
     prepare_data(directory, console)
-    questions = Questions(*(_records(directory / "data" / f"{name}.jsonl") for name in ("questions", "exact_match")))
+    prepare_questions(directory)
 
-    rows = [Row("before", _cloze(untrained(directory), questions))]
+    rows = [Row("before", ask(directory, untrained(directory), chats=False))]
     for stage in STAGES:
         console.rule(stage.title, style="dim")
         if stage.prepare is not None:
             stage.prepare(directory, console)
-        row, examples = _train(directory, stage, questions)
+        row = _train(directory, stage)
         rows.append(row)
-        if examples:
-            console.print(answers(examples))
-    console.print(closing_table(rows, cloze=len(questions.cloze), pairs=len(_pairs(directory))))
-    console.print(
-        f"{time.perf_counter() - began:.0f} s in all, on the CPU. The model, in Hugging Face form: "
-        f"{directory / 'export' / STAGES[-1].run}"
-    )
+        if row.answers.words:
+            console.print(answers(row.answers.words, _questions_in_words(directory)))
+
+    console.rule("evaluation", style="dim")
+    sft, dpo = (directory / "runs" / stage.run for stage in STAGES[-2:])
+    look_for_leaks(directory, dpo, console)
+    have_judged(directory, (sft, dpo), console)
+    compare(sft, dpo, console)
+    released = release(dpo, emptied(directory / "export" / STAGES[-1].run), ReleaseOptions(licence="apache-2.0"))
+    page = write_page(directory, dpo)
+    console.print(training_table(rows, pairs=len(_pairs(directory))))
+    console.print(evaluation_table(rows))
+    console.print(f"{time.perf_counter() - began:.0f} s in all, on the CPU.")
+    console.print(f"The model, in Hugging Face form, with its card: {released.directory}", soft_wrap=True)
+    console.print(f"All of this in a page: {page}", soft_wrap=True)
     return 0
 
 
 def overrides(directory: Path, stage: str) -> list[str]:
     """What moves a recipe, written for the directory `demo`, to `directory`."""
-    config = load_config(tiny_recipe(stage))
-    paths = {"output": config.output, "data.tokenizer": config.data.tokenizer}
-    for part, corpora in (("train", config.data.train), ("valid", config.data.valid or ())):
-        paths |= {f"data.{part}.{index}.path": corpus.path for index, corpus in enumerate(corpora)}
-    if config.model.weights is not None:
-        paths["model.weights"] = config.model.weights
-    return [f"{key}={directory / path.relative_to('demo')}" for key, path in paths.items()]
+    return moves(stage, load_config, directory)
 
 
 def untrained(directory: Path) -> Path:
@@ -116,7 +109,7 @@ def untrained(directory: Path) -> Path:
     return write_model(output, shape, weights, "", load_tokenizer(directory / "tokenizer"))
 
 
-def _train(directory: Path, stage: Stage, questions: Questions) -> tuple[Row, ExactMatch | None]:
+def _train(directory: Path, stage: Stage) -> Row:
     """Train a stage, export its model, ask it."""
     began = time.perf_counter()
     moves = overrides(directory, stage.recipe)
@@ -127,29 +120,26 @@ def _train(directory: Path, stage: Stage, questions: Questions) -> tuple[Row, Ex
     seconds = time.perf_counter() - began
 
     output = load_config(tiny_recipe(stage.recipe), moves).output
-    model = export(output, emptied(directory / "export" / stage.run))
-    answered = exact_match(model, questions.words) if stage.answers else None
+    release(output, emptied(directory / "export" / stage.run), ReleaseOptions(card=False))
     records = metrics.read(output / metrics.FILE)
     reports = [record for record in records if "train/loss" in record]
     rates = sorted(record["throughput/tokens_per_second"] for record in reports)
     exported = open_checkpoint(output, "sizes").step  # the best one, where the run keeps it
     validation = next(r for r in records if r["step"] == exported and "validation/loss" in r)
-    row = Row(
+    return Row(
         stage.name,
-        _cloze(model, questions),
-        asked=answered.groups["split"]["wording"] if answered else None,
-        never_asked=answered.groups["split"]["fact"] if answered else None,
+        ask(directory, output, chats=stage.answers),
         preference=validation.get("validation/rewards/accuracies"),
         train_loss=reports[-1]["train/loss"],
         validation_loss=validation["validation/loss"],
         tokens_per_second=rates[len(rates) // 2],
         seconds=seconds,
     )
-    return row, answered
 
 
-def _cloze(model: Path, questions: Questions) -> float:
-    return cloze_accuracy(model, questions.cloze, continuations)
+def _questions_in_words(directory: Path) -> dict[str, str]:
+    asked = _records(directory / "data" / "exact_match.jsonl")
+    return {question["id"]: question["messages"][-1]["content"] for question in asked}
 
 
 def _pairs(directory: Path) -> list[dict[str, Any]]:

@@ -11,11 +11,22 @@ import re
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
-from megatron_aquila.config import RunConfig
+from megatron_aquila.config import ParallelConfig, RunConfig
 from megatron_aquila.errors import ConfigError
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class Divided(Protocol):
+    """What is run on a device by a layout: a training run, an evaluation."""
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def parallel(self) -> ParallelConfig: ...
 
 
 def in_world(environ: Mapping[str, str]) -> bool:
@@ -37,7 +48,7 @@ def end_with_launcher(environ: Mapping[str, str]) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def processes_needed(config: RunConfig, gpus: int) -> int:
+def processes_needed(config: Divided, gpus: int) -> int:
     """How many processes ``config`` asks for on a machine with ``gpus`` visible GPUs.
 
     On CPU as many as the layout names, with one replica unless it names more; on GPUs one for each, or as

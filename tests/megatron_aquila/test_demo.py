@@ -16,7 +16,9 @@ from megatron_aquila.config_loader import load_config
 from megatron_aquila.demo import STAGES, overrides, untrained
 from megatron_aquila.demo_chat import prepare_dialogues, prepare_pairs
 from megatron_aquila.demo_data import TEMPLATE, corpus_recipe, moves, prepare_data, tiny_recipe
-from megatron_aquila.demo_table import Row, closing_table
+from megatron_aquila.demo_evaluation import Answers
+from megatron_aquila.demo_table import Row, evaluation_table, training_table
+from megatron_aquila.evaluation.results import Item
 
 SMALL: dict[str, Any] = {"raw_documents": 500, "seeds": 600, "workers": 1}
 
@@ -147,21 +149,39 @@ def _manifest(prefix: Path) -> dict[str, Any]:
     return manifest
 
 
-def test_the_closing_table_fits_a_screen() -> None:
+def _items(right: int, n: int, subject: str | None = None) -> list[Item]:
+    return [
+        Item(
+            id=f"{subject} {i}", cluster=str(i), right=i < right, answer=("A",), said=("B",), subject=subject, text="no"
+        )
+        for i in range(n)
+    ]
+
+
+def test_the_closing_tables_fit_a_screen() -> None:
     rows = [
-        Row("before", 0.24),
-        Row("stage 1", 0.434, None, None, None, 0.712, 0.744, 13886.2, 138.4),
-        Row("DPO", 1.0, 0.991, 0.75, 0.9375, 0.112, 0.2, 2000.0, 99.0),
+        Row("before", Answers(_items(69, 288), _items(30, 123))),
+        Row("stage 1", Answers(_items(125, 288), _items(112, 123)), None, 0.712, 0.744, 13886.2, 138.4),
+        Row(
+            "DPO",
+            Answers(_items(288, 288), _items(0, 123), [*_items(284, 288, "wording"), *_items(220, 288, "fact")]),
+            *(0.9375, 0.112, 0.2, 2000.0, 99.0),
+        ),
     ]
     console = Console(width=80)
     with console.capture() as capture:
-        console.print(closing_table(rows, cloze=288, pairs=240))
+        console.print(training_table(rows, pairs=240))
+        console.print(evaluation_table(rows))
     lines = capture.get().splitlines()
     assert max(map(len, lines)) <= 80
-    (last,) = [line for line in lines if line.lstrip().startswith("DPO")]
-    assert last.split() == ["DPO", "100.0%", "99.1%", "75.0%", "93.8%", "0.112", "0.200", "2,000", "99", "s"]
+    trained, asked = [line for line in lines if line.lstrip().startswith("DPO")]
+    assert trained.split() == ["DPO", "0.112", "0.200", "93.8%", "2,000", "99", "s"]
+    # Wilson's interval of all right of n begins at n / (n + z²).
+    assert asked.split()[1:5] == ["100.0", "(99–100)", "0.0", "(0–3)"]
+    assert asked.split()[5:] == ["98.6", "(96–99)", "76.4", "(71–81)"]
     (first,) = [line for line in lines if "before" in line]
-    assert first.split() == ["before", "24.0%"]
-    (one,) = [line for line in lines if "stage 1" in line]
-    assert one.index("0.712") + len("0.712") == last.index("0.112") + len("0.112"), "a number under another heading"
+    assert first.split()[:3] == ["before", "24.0", "(19–29)"]
+    (one, again) = [line for line in lines if "stage 1" in line]
+    assert one.index("0.712") + len("0.712") == trained.index("0.112") + len("0.112"), "a number under another heading"
+    assert again.split()[:3] == ["stage", "1", "43.4"]
     assert "Cloze: 288 questions" in capture.get() and "240 held-out pairs" in " ".join(capture.get().split())
