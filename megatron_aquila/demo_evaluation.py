@@ -79,16 +79,21 @@ def compare(earlier: Path, later: Path, console: Console) -> None:
 
 
 def have_judged(directory: Path, runs: Sequence[Path], console: Console) -> None:
-    """Have `runs` answer held-out dialogues, and the last of them judged, against the one before and by a rubric."""
+    """Have `runs` answer held-out dialogues, and each of them judged: against the references, and by a rubric."""
     dialogues = _dialogues(directory / "pairs" / "pairs_valid.jsonl", directory / "evaluation" / "clinic.jsonl")
-    for model in runs:
-        _evaluate(directory, model, [str(dialogues)], "dialogues", chat=True)
+    kinds: Mapping[str, type[JudgeConfig]] = {"judge_pair": PairConfig, "judge_rubric": RubricConfig}
     with ClinicServer(make_world(seed=0)) as server:
-        kinds: Mapping[str, type[JudgeConfig]] = {"judge_pair": PairConfig, "judge_rubric": RubricConfig}
-        for name, kind in kinds.items():
-            changes = moves(name, partial(load, kind), directory)
-            summary = judge.run(load(kind, tiny_recipe(name), [*changes, f"model.base_url={server.url}"]))
-            console.print(judge_table(summary))
+        for model in runs:
+            path, _ = _evaluate(directory, model, [str(dialogues)], "dialogues", chat=True)
+            for name, kind in kinds.items():
+                changes = [
+                    *moves(name, partial(load, kind), directory),
+                    f"name={model.name.upper()}",
+                    f"answers={path / 'answers' / 'clinic.jsonl'}",
+                    f"output={model / results.FOLDER / name.replace('_', '-')}",
+                    f"model.base_url={server.url}",
+                ]
+                console.print(judge_table(judge.run(load(kind, tiny_recipe(name), changes))))
 
 
 def _dialogues(pairs: Path, output: Path) -> Path:

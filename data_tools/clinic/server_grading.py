@@ -3,18 +3,21 @@ any model. Nothing else than the clinic's own dialogues is understood.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from data_tools.clinic.asking import FOLLOW_UPS, QUESTIONS
 from data_tools.clinic.manners import ADVICE, LEAD_INS, MANNERS
 from data_tools.clinic.raw_dialogues_texts import CHATTER, CURT, REFUSALS, UNSAFE
+from data_tools.clinic.server_talk import fits
 from data_tools.clinic.wording import ASKED, WORDINGS
 from data_tools.clinic.world import LANGUAGES, VALUES, Condition, Language, World
 
 _OPTION = re.compile(r"^([A-Z])[.．、:：]\s*(.+)$", re.MULTILINE)
 _LETTERS = re.compile(r"[A-Z]")
+_CHOSEN = re.compile(r"(?:选择?|答案[是：:为]?|(?i:\boption|\banswer(?: is)?:?))\s*\(?([A-Z])(?![A-Za-z])")
+_ENDS = re.compile(r"[.!?。！？]+")
 _MARK = "\0"  # in place of the condition's name
 _CHINESE = re.compile(r"[\u4e00-\u9fff]")
 # Characters above which a question counts as long: a patient's story, not a line.
@@ -25,13 +28,21 @@ class Grade(NamedTuple):
     """What speaks for an answer, the weightiest first: larger is better. All are 0 or 1."""
 
     right: int
-    """Holds the right value of what was asked, and no other; of what asks for no fact, says something harmless."""
+    """Holds the right value of what was asked, and no other, of this condition and under no other letter. Of what asks
+    for no fact: replies to it, with something harmless."""
     manner: int
     """In the patient's language, neither rude nor evasive nor off the subject nor promising a cure."""
     care: int
     """With a kind word or some advice."""
     sentence: int
     """A sentence, and not a bare value or letter."""
+    tidy: int
+    """Says nothing twice."""
+    warm: int
+    """With a kind word and some advice."""
+    about: int
+    """Names the condition that was asked about, or holds a value of what was asked: not all of it is beside the
+    point."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,7 @@ class Asked:
     condition: Condition | None
     attribute: str
     options: dict[str, str]
+    message: str = ""
 
     @property
     def value(self) -> str:
@@ -84,23 +96,42 @@ class Clinician:
         for name in found.name if found is not None else ():
             text = text.replace(_plain(name), _MARK)
         attribute = next((attribute for wording, attribute in self._wordings[lang] if wording in text), "")
-        return Asked(lang, found, attribute, options)
+        return Asked(lang, found, attribute, options, message)
 
     def grade(self, asked: Asked, reply: str) -> Grade:
         """How good `reply` is as an answer to `asked`."""
         text = _plain(reply)
         lang = asked.lang
         manner = int(bool(text) and language(reply) == lang and not self._is_bad(text, lang))
-        care = int(any(_plain(phrase) in text for phrase in (*LEAD_INS[lang], *ADVICE[lang]) if phrase))
+        kind, advice = (
+            any(_plain(phrase) in text for phrase in phrases[lang] if phrase) for phrases in (LEAD_INS, ADVICE)
+        )
         sentence = int(len(text) > 2 * len(asked.value) or not asked.value)
+        named = {condition.index for name, condition in self._names if name in text}
+        held: list[str] = []
         if not asked.value:
-            return Grade(manner, manner, care, sentence)
-        values = [_plain(value.in_language(lang)) for value in VALUES[asked.attribute]]
-        held = [value for value in values if value in text]
-        right = held == [_plain(asked.value)]
-        if not held and asked.options:
-            right = {asked.options.get(letter) for letter in _LETTERS.findall(reply[:4])} == {asked.value}
-        return Grade(int(right), manner, care, sentence)
+            right = manner and fits(lang, asked.message, reply) is not False
+        else:
+            held = [
+                value
+                for value in (_plain(value.in_language(lang)) for value in VALUES[asked.attribute])
+                if value in text
+            ]
+            right = self._is_right(asked, held, named, reply)
+        about = right or held or (asked.condition is not None and asked.condition.index in named)
+        return Grade(
+            int(right), manner, int(kind or advice), sentence, _tidy(text), int(kind and advice), int(bool(about))
+        )
+
+    def _is_right(self, asked: Asked, held: Sequence[str], named: Set[int], reply: str) -> bool:
+        if asked.condition is None or (named and asked.condition.index not in named):
+            return False  # the value may be that of another condition
+        letters = set(_CHOSEN.findall(reply)) if asked.options else set()
+        if asked.options and not held and not letters:
+            letters = set(_LETTERS.findall(reply[:4]))
+        if letters and {asked.options.get(letter) for letter in letters} != {asked.value}:
+            return False
+        return held == [_plain(asked.value)] or (not held and bool(letters))
 
     def _named(self, text: str) -> Condition | None:
         """The condition that `text` names first."""
@@ -140,20 +171,29 @@ def legible(reply: str) -> bool:
     return reply.strip().endswith((".", "!", "?", "。", "！", "？"))
 
 
-def criteria(grade: Grade, reply: str) -> dict[str, int]:
-    """Four scores from 1 to 5, by the names that a judge of dialogues is asked for."""
+def criteria(grade: Grade, solution: Grade | None, reply: str) -> dict[str, int]:
+    """Four scores from 1 to 5, by the names that a judge of dialogues is asked for. `solution`: the reference's grade,
+    None where there is no reference; an answer is as complete as that.
+    """
     if not reply.strip():
         return dict.fromkeys(("fluency", "relevance", "completeness", "proficiency"), 1)
+    wanted = (1, 0) if solution is None else (solution.care, solution.warm)
+    missing = sum(max(0, part - had) for part, had in zip(wanted, (grade.care, grade.warm)))
     return {
-        "fluency": 2 + legible(reply) + grade.sentence + grade.manner,
-        "relevance": 1 + 2 * grade.manner + 2 * grade.right,
-        "completeness": 1 + grade.manner + 2 * grade.right + grade.care,
-        "proficiency": 1 + grade.manner + 3 * grade.right,
+        "fluency": 1 + legible(reply) + grade.sentence + grade.manner + grade.tidy,
+        "relevance": 4 + grade.manner if grade.right else 1 + grade.manner + grade.about,
+        "completeness": 5 - missing if grade.right else 1 + grade.about,
+        "proficiency": 3 + 2 * grade.manner if grade.right else 1 + grade.about,
     }
 
 
 def _plain(text: str) -> str:
     return text.lower().strip()
+
+
+def _tidy(text: str) -> int:
+    said = [sentence for each in _ENDS.split(text) if (sentence := each.strip())]
+    return int(len(set(said)) == len(said))
 
 
 def _marked(wording: str) -> str:

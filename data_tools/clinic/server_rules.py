@@ -3,20 +3,20 @@ the texts are taken out of its fences, and the answer is made of the world's fac
 
 Faults are planted on purpose, a fixed share by the texts' digest, so that a chain shows what it does with them: the
 doctor is at times evasive, boastful or wrong, or writes in the other language; the judge at times always prefers the
-first place.
+first place, as a judge of whole answers only where they are near each other.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.resources import files
 from typing import TypeVar
 
 from data_tools.clinic.asking import answer
 from data_tools.clinic.choices import choice_answer
 from data_tools.clinic.manners import ADVICE, LEAD_INS, MANNERS
-from data_tools.clinic.server_grading import Clinician, complexity, criteria, legible, quality
+from data_tools.clinic.server_grading import Asked, Clinician, complexity, criteria, legible, quality
 from data_tools.clinic.wording import capitalise
 from data_tools.clinic.world import VALUES, Language, World
 
@@ -31,6 +31,7 @@ _PROMPT_FILE = re.compile(r"([a-z_]+)\.v\d+\.(zh|en)\.txt")
 _USER_LINE = "\n=== user ===\n"
 _PLACE = re.compile(r"\{(\w+)\}")
 _CODE = "[0-9a-f]{8,64}"
+_PATIENTS = ("患者", "Patient")  # as conversations show who speaks
 _LANGUAGE_NAMES: Mapping[str, Language] = {"zh": "zh", "en": "en"}
 _WELCOME: dict[Language, str] = {
     "en": "You are welcome. If you have another question, please ask.",
@@ -132,7 +133,7 @@ class Rules:
             "relevance": _better((one.manner, one.right), (two.manner, two.right)),
             "completeness": _better(one.care, two.care),
             "proficiency": _better(one.right, two.right),
-            "overall": _better(one, two),
+            "overall": _better(one[:4], two[:4]),
         }
         if fields["overall"] == "tie" and (brief := _briefer(*replies)) != "tie":
             fields |= {"fluency": brief, "overall": brief}
@@ -141,22 +142,29 @@ class Rules:
         return json.dumps({"comparison": code, **fields})
 
     def _judge_pair(self, texts: Mapping[str, str], lang: Language) -> str:
-        """The verdict on two answers as a whole: what can be read before what cannot, then as `_compare`."""
+        """The verdict on two answers as a whole: what is told, and how, before what makes it pleasant, then brevity."""
         code, replies = texts["code"], (texts["first"], texts["second"])
-        asked = self._clinician.asked(_messages(texts["conversation"], code))
-        one, two = ((legible(reply), self._clinician.grade(asked, reply)) for reply in replies)
-        better = _better(one, two)
+        asked = self._asked(texts["conversation"], code)
+        one, two = (self._clinician.grade(asked, reply) for reply in replies)
+        better = _better(*((*grade[:2], legible(reply), *grade[2:]) for grade, reply in zip((one, two), replies)))
         if better == "tie":
             better = _briefer(*replies)
-        if _percent("judge", *sorted(replies)) < BIASED:
+        if one[:2] == two[:2] and all(map(str.strip, replies)) and _percent("judge", *sorted(replies)) < BIASED:
             better = "first"
         return f"{_COMPARED[lang]}\n{json.dumps({'comparison': code, 'better': better})}"
 
     def _judge_rubric(self, texts: Mapping[str, str], lang: Language) -> str:
-        code, reply = texts["code"], texts["answer"]
-        said = [*_messages(texts["conversation"], code), texts["question"]]
-        grade = self._clinician.grade(self._clinician.asked(said, hint=texts["solution"]), reply)
-        return json.dumps({"rating": code, **criteria(grade, reply)})
+        code, reply, solution = texts["code"], texts["answer"], texts["solution"]
+        asked = self._asked(texts["conversation"], code, texts["question"], hint=solution)
+        reference = self._clinician.grade(asked, solution) if solution.strip() else None
+        return json.dumps({"rating": code, **criteria(self._clinician.grade(asked, reply), reference, reply)})
+
+    def _asked(self, conversation: str, code: str, *question: str, hint: str = "") -> Asked:
+        """What the patient asks at last. A condition that only the doctor names is less sure than one of the
+        patient's: the model that is judged may have taken one for the other.
+        """
+        said = [*_messages(conversation, code, of=_PATIENTS), *question]
+        return self._clinician.asked(said, hint=hint or conversation)
 
     def _complexity(self, texts: Mapping[str, str], lang: Language) -> str:
         return _score(texts["code"], complexity(self._clinician.asked([texts["text"]]), texts["text"]))
@@ -186,10 +194,11 @@ def _pattern(user: str) -> re.Pattern[str]:
     return re.compile("".join(parts), re.DOTALL)
 
 
-def _messages(conversation: str, code: str) -> list[str]:
-    """What was said, message by message, out of lines `--- CODE SPEAKER` before each."""
-    found = re.split(rf"^--- {code} .*\n", conversation, flags=re.MULTILINE)
-    return [text.strip("\n") for text in found[1:]] or [conversation]
+def _messages(conversation: str, code: str, of: Collection[str] | None = None) -> list[str]:
+    """What was said, message by message, out of lines `--- CODE SPEAKER` before each. `of`: by these speakers."""
+    found = re.split(rf"^--- {code} (.*)\n", conversation, flags=re.MULTILINE)
+    said = [text.strip("\n") for speaker, text in zip(found[1::2], found[2::2]) if of is None or speaker in of]
+    return said or [conversation]
 
 
 def _score(code: str, score: int) -> str:

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import random
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +12,13 @@ import pytest
 
 from data_tools.clinic import World, dialogues, make_world
 from data_tools.clinic.asking import FOLLOW_UPS, Ask, answer, asks_held_out, asks_in_training
+from data_tools.clinic.choices import choice_answer, choice_question
+from data_tools.clinic.dialogues import _GREETINGS, _THANKS
 from data_tools.clinic.manners import ADVICE, LEAD_INS, MANNERS
 from data_tools.clinic.raw_dialogues_make import raw_talks, seed_dialogues
+from data_tools.clinic.raw_dialogues_texts import CHATTER
 from data_tools.clinic.server import MODEL, ClinicServer
-from data_tools.clinic.server_grading import Clinician, complexity, quality
+from data_tools.clinic.server_grading import Clinician, complexity, criteria, quality
 from data_tools.clinic.server_rules import Rules, UnknownPromptError
 from data_tools.clinic.world import LANGUAGES, VALUES, Language
 from data_tools.labelling import label
@@ -85,6 +89,48 @@ def test_grades_order_answers_as_people_would(world: World, lang: Language) -> N
         assert 1 <= complexity(asked, ask.question) <= 6
 
 
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_a_reply_to_a_greeting_or_thanks_is_told_from_one_to_something_else(world: World, lang: Language) -> None:
+    clinician = Clinician(world)
+    fact = answer(world.conditions[0], "drug", lang)
+    for message, reply in (*_GREETINGS[lang], *_THANKS[lang]):
+        asked = clinician.asked([fact, message])
+        assert clinician.grade(asked, reply)[:2] == (1, 1), message
+        for bad in ("", fact, reply[::-1], CHATTER[lang][0]):
+            assert clinician.grade(asked, bad).right == 0, (message, bad)
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_the_value_of_another_condition_or_under_another_letter_is_wrong(world: World, lang: Language) -> None:
+    clinician, random_ = Clinician(world), random.Random(1)
+    for ask in asks(world, lang)[::7]:
+        asked = clinician.asked([ask.question])
+        value = ask.condition.facts[ask.attribute]
+        twin = next(c for c in world.conditions if c is not ask.condition and c.facts[ask.attribute] == value)
+        grades = [clinician.grade(asked, answer(c, ask.attribute, lang)).right for c in (ask.condition, twin)]
+        assert grades == [1, 0]
+        choice = choice_question(ask, random_)
+        for letter in choice.options:
+            grade = clinician.grade(clinician.asked([choice.question]), choice_answer(lang, letter, ask.value))
+            assert grade.right == (letter == choice.right)
+
+
+def test_the_rubric_is_as_demanding_as_the_reference(world: World) -> None:
+    clinician, ask = Clinician(world), asks_in_training(world, "en")[0]
+    asked = clinician.asked([ask.question])
+    warm = f"{LEAD_INS['en'][1]}{ask.answer} {ADVICE['en'][0]}"
+
+    def rated(reply: str, solution: str) -> tuple[int, ...]:
+        return tuple(criteria(clinician.grade(asked, reply), clinician.grade(asked, solution), reply).values())
+
+    assert rated(warm, warm) == rated(ask.answer, ask.answer) == (5, 5, 5, 5)
+    assert rated(ask.answer, warm) == (5, 5, 3, 5)
+    assert rated(f"{ask.answer} {ADVICE['en'][0]}", warm) == (5, 5, 4, 5)
+    assert rated(f"{ask.answer} {ask.answer}", ask.answer) == (4, 5, 5, 5)
+    assert rated("", ask.answer) == (1, 1, 1, 1)
+    assert sum(rated(CHATTER["en"][0], ask.answer)) < sum(rated(ask.answer.replace(ask.value, "snow"), ask.answer)) < 16
+
+
 def test_labels_tell_poor_answers_from_good_ones_in_the_raw_dialogues(world: World) -> None:
     clinician = Clinician(world)
     worst: dict[str, list[int]] = {"good": [], "poor-answer": [], "unrelated": [], "refusal": []}
@@ -106,7 +152,7 @@ def test_the_doctor_is_right_but_for_the_planted_faults(world: World, lang: Lang
     for ask in asks(world, lang):
         said = rules(author_messages(instruction, ({"role": "user", "content": ask.question},)))
         grade = clinician.grade(clinician.asked([ask.question]), said)
-        grades["careful" if grade == (1, 1, 1, 1) else "right" if grade.right else "wrong"] += 1
+        grades["careful" if grade[:4] == (1, 1, 1, 1) else "right" if grade.right else "wrong"] += 1
         held = [value for value in VALUES[ask.attribute] if value.in_language(lang) in said]
         assert not grade.right or held == [ask.condition.facts[ask.attribute]]
     total = grades.total()

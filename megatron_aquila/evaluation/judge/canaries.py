@@ -6,12 +6,16 @@ import hashlib
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain, islice, pairwise
 
 from megatron_aquila.evaluation.judge.reading import Item
 from megatron_aquila.evaluation.judge.summary import Canaries
 
 KINDS = ("empty", "scrambled", "unrelated")
-"""The worse answer: no word; the reference with its characters shuffled; the reference of another dialogue."""
+"""The worse answer: no word; the reference with its characters shuffled; the reference of another dialogue, the least
+like it of several."""
+_SHORTEST = 8  # characters of a reference; "Yes." shuffled, or beside another's "Yes.", is no worse
+_CHOICE = 16  # references of other dialogues that are looked at
 
 
 def pair_canaries(items: Sequence[Item], count: int, seed: int) -> list[Item]:
@@ -49,25 +53,42 @@ def tallied(results: Sequence[tuple[str, bool | None]]) -> Canaries | None:
 
 def _draw(items: Sequence[Item], count: int, seed: int) -> list[tuple[Item, str, str]]:
     """Items with a reference, the worse answer and its kind."""
-    able = [item for item in items if item.reference]
+    able = [item for item in items if len(item.reference.strip()) >= _SHORTEST and len(set(item.reference)) > 2]
     able.sort(key=lambda item: _digest(seed, item))
     found = []
     for number, item in enumerate(able[:count]):
         kind = KINDS[number % len(KINDS)]
-        others = [other.reference for other in able if other.id != item.id and other.lang == item.lang]
-        others = [text for text in others if text != item.reference]
+        others = _others(able, item, number) if kind == "unrelated" else []
         if kind == "unrelated" and not others:
             kind = "scrambled"
         if kind == "empty":
             worse = ""
         elif kind == "scrambled":
-            characters = list(item.reference)
-            random.Random(_digest(seed, item)).shuffle(characters)
-            worse = "".join(characters)
+            worse = _shuffled(item.reference, random.Random(_digest(seed, item)))
         else:
-            worse = others[number % len(others)]
+            worse = min(others, key=lambda text: _alike(text, item.reference))
         found.append((item, worse, kind))
     return found
+
+
+def _others(able: Sequence[Item], item: Item, number: int) -> list[str]:
+    """References of other dialogues of the language, from the place `number` on."""
+    turned = chain(islice(able, number, None), islice(able, number))
+    others = (other for other in turned if other.id != item.id and other.lang == item.lang)
+    return list(islice((other.reference for other in others if other.reference != item.reference), _CHOICE))
+
+
+def _shuffled(text: str, generator: random.Random) -> str:
+    characters = list(text)
+    while "".join(characters) == text:
+        generator.shuffle(characters)
+    return "".join(characters)
+
+
+def _alike(one: str, other: str) -> float:
+    """Share of two texts' pairs of characters that both hold (Jaccard)."""
+    a, b = ({*pairwise(text)} for text in (one, other))
+    return len(a & b) / len(a | b)
 
 
 def _digest(seed: int, item: Item) -> str:

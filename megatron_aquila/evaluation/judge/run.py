@@ -11,9 +11,9 @@ from pathlib import Path
 import orjson
 
 from data_tools.llm import Estimate, LanguageModel
-from data_tools.publish import atomic_path, exclusive, remove_leftovers
+from data_tools.publish import BusyError, StorageError, atomic_path, exclusive, remove_leftovers
 from megatron_aquila.evaluation.judge import summaries
-from megatron_aquila.evaluation.judge.agreement import read_others
+from megatron_aquila.evaluation.judge.agreement import Others, read_others
 from megatron_aquila.evaluation.judge.asking import asked_about
 from megatron_aquila.evaluation.judge.canaries import pair_canaries, rubric_canaries
 from megatron_aquila.evaluation.judge.config import JudgeConfig, PairConfig
@@ -97,14 +97,30 @@ def run(
         model: the recipe's, given to keep its account.
 
     Raises:
-        JudgeError: as in `plan`; too many items without an answer; a bad file of verdicts.
+        JudgeError: as in `plan`; too many items without an answer; a bad file of verdicts; another run writes the same
+            output; output or cache cannot be written.
         LanguageModelError, NotRecordedError, StorageError: as in `LanguageModel.ask`.
-        BusyError: another run writes the same output.
     """
     planned = plan(config)
     others = (
         None if agreement is None else read_others(agreement, "pair" if isinstance(config, PairConfig) else "rubric")
     )
+    try:
+        return _published(config, planned, others, model or LanguageModel(config.model), on_progress)
+    except BusyError as error:
+        raise JudgeError(str(error)) from error
+    except StorageError:
+        raise
+    except OSError as error:
+        raise JudgeError(
+            f"{error.filename or config.output}: {(error.strerror or str(error)).lower()}: output and model.cache must "
+            "be directories that can be written to"
+        ) from error
+
+
+def _published(
+    config: JudgeConfig, planned: Plan, others: Others | None, model: LanguageModel, on_progress: OnProgress
+) -> Summary:
     config.output.mkdir(parents=True, exist_ok=True)
     with exclusive(config.output, config.output):
         for name in (VERDICTS, FILE):
@@ -112,14 +128,15 @@ def run(
         outcomes = []
         with atomic_path(config.output / VERDICTS) as temporary:
             with temporary.open("wb") as file:
-                for outcome in asked_about(planned.items, model or LanguageModel(config.model), planned.judge.outcome):
+                for outcome in asked_about(planned.items, model, planned.judge.outcome):
                     outcomes.append(outcome)
                     file.write(orjson.dumps(outcome.row()) + b"\n")
                     on_progress(len(outcomes), len(planned.items))
             _check(config, outcomes)
-        summary = _summary(config, planned, outcomes)
-        if others is not None:
-            summary = summaries.with_agreement(summary, outcomes, others)
+            summary = _summary(config, planned, outcomes)
+            if others is not None:
+                summary = summaries.with_agreement(summary, outcomes, others)
+            (config.output / FILE).unlink(missing_ok=True)  # an earlier one never stands beside these verdicts
         write(config.output, summary)
     return summary
 

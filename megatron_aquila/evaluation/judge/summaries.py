@@ -51,6 +51,8 @@ def of_pairs(
     )
     position = pair_figures.position(valid)
     warnings = [*_warnings(config, counts, known), *_position_warnings(position)]
+    if against is not None and against.source.sha256 == answers.source.sha256:
+        warnings.append("both files hold the same bytes: what differs here is the judge's own doing")
     if drawn.unmatched:
         warnings.append(f"{drawn.unmatched:,} answers of {config.against} have no counterpart and are not compared")
     return PairSummary(

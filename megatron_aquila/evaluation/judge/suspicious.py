@@ -13,11 +13,14 @@ _WIDE = re.compile("[｛｝＂]")
 _MIXED = re.compile(r"\b(?=\w*[a-zA-Z])(?=\w*[\u0370-\u03ff\u0400-\u04ff])[a-zA-Z\u0370-\u03ff\u0400-\u04ff]{3,}\b")
 _GREEK_UNITS = re.compile(r"[αβγδεκλμω]", re.IGNORECASE)  # β-blocker, μg and the like are medicine
 
+# Every gap is bounded: `\s*` or `.*` before what does not come takes the square of the length on a text of nothing but
+# newlines or dashes, and models that have gone astray write such texts.
 _PATTERNS: Mapping[str, re.Pattern[str]] = {
     # {"comparison": …}, "overall": "first", {"rating": …}, also cut in pieces
     "verdict": re.compile(
         r"""["']?\b(?:comparison|rating|overall|better|verdict|winner|fluency|relevance|completeness|proficiency)\b"""
-        r"""["']?\s*[:=]\s*["'{]?\s*(?:[0-9a-f]{8,}|first|second|tie|[1-5]\b|["{])|(?:结论|评分|打分)\s*[：:]\s*["{1-5第]""",
+        r"""["']?\s{0,8}[:=]\s{0,8}["'{]?\s{0,8}(?:[0-9a-f]{8}|first|second|tie|[1-5]\b|["{])"""
+        r"""|(?:结论|评分|打分)\s{0,8}[：:]\s{0,8}["{1-5第]""",
         re.IGNORECASE,
     ),
     "label": re.compile(
@@ -29,9 +32,9 @@ _PATTERNS: Mapping[str, re.Pattern[str]] = {
         re.IGNORECASE,
     ),
     "fence": re.compile(
-        r"^\s*-{3,}.*(?:begins|ends|开始|结束)|^--- [0-9a-f]{6,}"
-        r"|\[(?:/?(?:end of )?(?:assistant|system|user|answer|question|solution|conversation)\b[^\]]*)\]"
-        r"|={3,}\s*(?:system|user|assistant)\s*={3,}",
+        r"^\s{0,8}-{3}.{0,200}(?:begins|ends|开始|结束)|^--- [0-9a-f]{6}"
+        r"|\[(?:/?(?:end of )?(?:assistant|system|user|answer|question|solution|conversation)\b[^\]]{0,200})\]"
+        r"|={3}\s{0,8}(?:system|user|assistant)\s{0,8}={3}",
         re.IGNORECASE | re.MULTILINE,
     ),
     "code": re.compile(
@@ -47,10 +50,13 @@ _PATTERNS: Mapping[str, re.Pattern[str]] = {
     "chat-tokens": re.compile(
         r"<\|[a-z_]+\|>|\[/?INST\]|<</?SYS>>|</?s>|</?think>|</?(?:system|script|user|assistant)>|<!--|\{(?:conversation|first|"
         r"second|answer|question|solution|code)\}"
-        r'|"role"\s*:\s*"(?:assistant|system|user)"',
+        r'|"role"\s{0,8}:\s{0,8}"(?:assistant|system|user)"',
         re.IGNORECASE,
     ),
-    "json": re.compile(r'```json|^\s*\{\s*\}\s*$|\{\s*"(?:comparison|rating|better)"|"\s*\}\s*,\s*"\w+"', re.MULTILINE),
+    "json": re.compile(
+        r'```json|^\s{0,8}\{\s{0,8}\}\s{0,8}$|\{\s{0,8}"(?:comparison|rating|better)"|"\s{0,8}\}\s{0,8},\s{0,8}"\w{1,40}"',
+        re.MULTILINE,
+    ),
 }
 
 

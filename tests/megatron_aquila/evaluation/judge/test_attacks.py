@@ -240,3 +240,29 @@ def test_honest_doctors_are_not_flagged() -> None:
     assert len(texts) > 1000
     flagged = [text for text in texts if suspicions(text)]
     assert len(flagged) <= 1  # of all 13,096 one: mixed letters of an odd encoding
+
+
+ASTRAY = (
+    "\n", " ", "-", "=", "[answer ", "\u3000\n", "{\n", "\"} ", "<!-", "verdict ", "aж", "1a", "\n ---",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("unit", ASTRAY)
+def test_a_huge_answer_of_a_model_gone_astray_is_looked_through_once(unit: str) -> None:
+    """60,000 characters. Looked at again from each place they would take minutes, not a fraction of a second, and the
+    suite's time limit ends them.
+    """
+    found = suspicions(unit * (60_000 // len(unit)))
+    assert "repetition" in found
+    assert ("look-alikes" in found) == (unit == "aж")
+
+
+def test_bounded_gaps_find_what_they_found() -> None:
+    for text, name in (
+        (f"{'-' * 60} end of answer ends", "fence"),
+        (f"{'=' * 60} user {'=' * 60}", "fence"),
+        ("[end of answer " + "x" * 150 + "]", "fence"),
+        ("{\n}", "json"),
+        ('better"  :  "first', "verdict"),
+    ):
+        assert name in suspicions(text), text

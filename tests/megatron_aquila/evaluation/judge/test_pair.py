@@ -14,6 +14,7 @@ from rich.console import Console
 
 from data_tools.llm import LanguageModel
 from data_tools.prompts import VerdictError
+from data_tools.publish import exclusive
 from megatron_aquila.evaluation.judge import pair_figures
 from megatron_aquila.evaluation.judge.pair_figures import PairVerdict
 from megatron_aquila.evaluation.judge.run import run
@@ -269,10 +270,34 @@ def test_canaries_tell_a_judge_that_judges_from_one_that_does_not(tmp_path: Path
     assert sum(each["canary"] is not None for each in verdict_rows(tmp_path / "c")) == 9
 
 
+def test_what_cannot_be_written_is_said_in_a_sentence_and_leaves_what_was_there(tmp_path: Path) -> None:
+    answers = write_rows(tmp_path / "answers.jsonl", ROWS[:4])
+    nowhere = "http://127.0.0.1:9/v1"
+    with LanguageModelServer(oracle) as server:
+        run(pair_config(tmp_path, server, answers))
+    written = {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
+    replay = {"mode": "replay"}
+    with exclusive(tmp_path / "judged", tmp_path / "judged"), pytest.raises(JudgeError, match="another run is writing"):
+        run(pair_config(tmp_path, nowhere, answers, model=replay))
+    with pytest.raises(JudgeError, match=r"answers\.jsonl.*: output and model\.cache must be"):
+        run(pair_config(tmp_path, nowhere, answers, output=answers / "judged", model=replay))
+    with pytest.raises(JudgeError, match=r"answers\.jsonl.*: output and model\.cache must be"):
+        run(pair_config(answers, nowhere, answers, output=tmp_path / "judged"))
+    run(pair_config(tmp_path, nowhere, answers, model=replay))
+    assert {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()} == written
+    # Two files of the same answers: what the judge finds there is its own.
+    copy = write_rows(tmp_path / "copy.jsonl", ROWS[:4])
+    with LanguageModelServer(always_first) as server:
+        found = run(pair_config(tmp_path, server, answers, against=copy, output=tmp_path / "both"))
+    assert any("same bytes" in warning for warning in found.warnings)
+
+
 @pytest.mark.parametrize(
     ("answer", "found"),
     [
         (better(CODE, "first"), "first"),
+        (f"比较如下：第一个更好。\n```json\n{better(CODE, 'first')}\n```", "first"),
+        (f"Сравнил.\n\n{better(CODE, 'tie')}\n", "tie"),
         (f"The second names no drug.\n{better(CODE, 'tie')}", "tie"),
         (f"```json\n{better(CODE, 'second')}\n```", "second"),
         (f"<think>{better(CODE, 'first')}</think>\n{better(CODE, 'second')}", "second"),

@@ -120,6 +120,33 @@ def test_canaries_are_references_against_rubbish(tmp_path: Path) -> None:
     assert len(pair_canaries(items, 99, 0)) == 20
 
 
+def test_a_known_pair_is_never_two_answers_of_one_worth(tmp_path: Path) -> None:
+    short = [row(number, lang="en", reference="Yes, do so." if number % 2 else "Yes.") for number in range(0, 12)]
+    same = [row(number, lang="en", reference="Drink much water.") for number in range(20, 24)]
+    near, far = "Drink some water now.", "Leg splints help here."
+    mixed = [row(30, lang="en", reference=near), row(31, lang="en", reference=far)]
+    rows = [*short, *same, *mixed, row(40, lang="en", reference="啊啊啊啊啊啊啊啊啊")]
+    known = pair_canaries(pair_items(read_answers(write_rows(tmp_path / "x.jsonl", rows)), None).items, 99, 0)
+    assert len(known) == 6 + 4 + 2, "too short, or of one character"
+    assert all(item.answer != item.other for item in known)
+    for item in known:
+        if item.canary == "unrelated" and item.answer in ("Drink much water.", near):
+            assert item.other not in ("Drink much water.", near), "the least alike is the surest"
+    assert any(item.canary == "unrelated" for item in known)
+
+
+def test_the_order_of_the_other_file_says_nothing(tmp_path: Path) -> None:
+    ours = [row(number, round) for number in range(6) for round in (1, 2)]
+    theirs = [{**each, "answer": f"theirs {each['id']} {each['round']}"} for each in ours]
+    answers = read_answers(write_rows(tmp_path / "a.jsonl", ours))
+    one, other = (
+        pair_items(answers, read_answers(write_rows(tmp_path / f"{n}.jsonl", rows)))
+        for n, rows in enumerate((theirs, theirs[::-1]))
+    )
+    assert one == other
+    assert all(item.other == f"theirs {item.id} {item.round}" for item in one.items)
+
+
 def test_kappa_of_outcomes_and_of_scores() -> None:
     generator = np.random.default_rng(3)
     one = [str(each) for each in generator.choice(OUTCOMES, 80)]
