@@ -2,6 +2,8 @@
 PYTHON ?= python3.11
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# Processes that share the tests: see tests/conftest.py.
+WORKERS ?= auto
 
 # What the compiled module is built from.
 KERNELS := $(shell find csrc -name tests -prune -o -type f -print)
@@ -23,7 +25,7 @@ demo: setup
 	$(BIN)/aquila demo
 
 test: setup lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .

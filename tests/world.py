@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import atexit
 import importlib
+import itertools
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -62,7 +65,7 @@ def world(size: int, function: Callable[..., Any], /, **arguments: Any) -> list[
     """
     while len(_workers) < size:
         _workers.append(_Worker())
-    port = _free_port()
+    port = _next_port()
     ranks = _workers[:size]
     for rank, worker in enumerate(ranks):
         environment = {
@@ -95,10 +98,26 @@ def world(size: int, function: Callable[..., Any], /, **arguments: Any) -> list[
     return [results[rank] for rank in range(size)]
 
 
-def kill() -> None:
-    """SIGKILL for every rank, whatever it is doing; the call of `world` under way then fails."""
+def kill(when: Callable[[], bool] = lambda: True) -> bool:
+    """SIGKILL for every rank, if `when()` holds of what they are doing; the call of `world` under way then fails.
+
+    They are stopped before it is asked for good: what it saw is what they were killed in, however busy the machine is.
+    """
+    if not when():
+        return False
+    _signal(signal.SIGSTOP)
+    if not when():
+        _signal(signal.SIGCONT)
+        return False
+    _signal(signal.SIGKILL)
+    return True
+
+
+def _signal(number: signal.Signals) -> None:
     for worker in _workers:
-        worker.process.kill()
+        assert worker.process.pid is not None
+        with suppress(ProcessLookupError):  # it has died already
+            os.kill(worker.process.pid, number)
 
 
 def _stop() -> None:
@@ -112,10 +131,23 @@ def _stop() -> None:
 atexit.register(_stop)
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+# Nobody but rank 0 takes one of these: they lie below those that the kernel gives to whoever asks for any (32768 on),
+# gloo's among them, and processes of the suite that run side by side begin at places of their own.
+_PORTS = range(16_384, 32_768)
+_ports = itertools.count(os.getpid() * 64)
+
+
+def _next_port() -> int:
+    for number in itertools.islice(_ports, len(_PORTS)):
+        port = _PORTS[number % len(_PORTS)]
+        with socket.socket() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
+    raise WorldError(f"every port from {_PORTS.start} to {_PORTS.stop - 1} is taken")
 
 
 def _serve(connection: Connection, path: list[str]) -> None:

@@ -18,10 +18,10 @@ from benchmarks.training.task import run as run_apart
 def test_a_run_trains_both_sides_on_the_same_and_writes_what_it_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On the synthetic clinic, to the same loss; one of TRL's variants in this process, to save time."""
+    """On the synthetic clinic, to the same loss; TRL's variants in this process, to save time."""
 
     def run(task: Task) -> Result:
-        return trl_side.main(task) if task.side == "TRL, no padding" else run_apart(task)
+        return run_apart(task) if task.side == OURS else trl_side.main(task)
 
     monkeypatch.setattr(program, "run", run)
     plan = program.Plan("sft", 2048, batch=4, steps=1)

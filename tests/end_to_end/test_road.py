@@ -20,6 +20,8 @@ from tests.megatron_aquila.conversations import KINDS, conversation_recipe
 from tests.megatron_aquila.corpora import recipe, write_recipe
 from tests.megatron_aquila.datasets.test_batches import world_of_one
 
+_TWO_LAYERS: dict[str, Any] = {"model__shape__num_layers": 2}
+
 
 def command(*arguments: object, ranks: int = 1) -> str:
     return aquila_in_ranks(ranks, *arguments).stdout
@@ -39,18 +41,19 @@ def test_from_text_to_a_model_in_transformers(tmp_path: Path) -> None:
         command("data", "index", text[source], "--tokenizer", tokenizer, "--output", tmp_path / name)
         assert "sound" in command("data", "verify", tmp_path / name, "--tokenizer", tokenizer)
 
-    first = recipe(tmp_path, tmp_path / "first", parallel__tensor_parallel=2, model__hidden_dropout=0.0)
+    changes = {**_TWO_LAYERS, "model__hidden_dropout": 0.0}
+    first = recipe(tmp_path, tmp_path / "first", parallel__tensor_parallel=2, **changes)
     aquila("train", write_recipe(first, tmp_path / "first.yaml"))
     second = recipe(
         tmp_path,
         tmp_path / "second_run",
         model__weights=str(tmp_path / "first"),
-        model__hidden_dropout=0.0,
         data__train=[{"path": str(tmp_path / "second")}],
         data__reset_attention=False,  # transformers below sees whole rows
         parallel__pipeline_parallel=2,
         training__precision="bf16",
         evaluation__batches=1,
+        **changes,
     )
     printed = command("train", write_recipe(second, tmp_path / "second.yaml"), "training.precision=fp32", ranks=2)
     assert "from step 0" in printed
@@ -67,7 +70,7 @@ def test_from_text_to_a_model_in_transformers(tmp_path: Path) -> None:
         command("data", "index", tmp_path / "text" / f"{file}.jsonl", *options, "--output", tmp_path / kind)
         assert "sound" in command("data", "verify", tmp_path / kind, "--tokenizer", tokenizer)
         assert "⟦" in command("data", "preview", tmp_path / kind, "--tokenizer", tokenizer)
-        run = conversation_recipe(tmp_path, tmp_path / stage, stage, parallel__tensor_parallel=2)
+        run = conversation_recipe(tmp_path, tmp_path / stage, stage, parallel__tensor_parallel=2, **_TWO_LAYERS)
         file = write_recipe(run, tmp_path / f"{stage}.yaml")
         if stage == "dpo":  # apart, on another layout; training then finds them
             layout = ["parallel.tensor_parallel=1", "preference.reference_sequence_length=512"]

@@ -19,7 +19,7 @@ from tests.world import world
 def run_training(data: str, output: str, stage: str, **changes: Any) -> None:
     from megatron_aquila.trainer import train
 
-    train(conversation_recipe(Path(data), Path(output), stage, **changes))
+    train(conversation_recipe(Path(data), Path(output), stage, **{"model__shape__num_layers": 2, **changes}))
 
 
 RESUMES: list[tuple[str, int, dict[str, Any]]] = [

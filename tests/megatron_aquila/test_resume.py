@@ -9,9 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import torch
 
 from megatron_aquila import metrics
 from megatron_aquila.checkpoint import open_checkpoint
-from tests.command import Said, aquila, aquila_in_ranks
+from tests.command import aquila_in_ranks
 from tests.megatron_aquila.corpora import recipe, write_recipe
 from tests.world import WorldError, kill, world
 
@@ -53,6 +52,8 @@ def assert_same_run(output: Path, reference: Path) -> None:
         assert torch.equal(value, expected[key]), key
 
 
+# What a run that goes on as it was laid out has to show, two layers show as well as four.
+_TWO_LAYERS: dict[str, Any] = {"model__shape__num_layers": 2}
 LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     "one": (1, {"parallel__sharding": "none"}),
     "TP2+SP bf16": (
@@ -75,6 +76,7 @@ LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
 def test_resumed_run_equals_the_uninterrupted_one(name: str, corpus: Path, tmp_path: Path) -> None:
     """With dropout on, so that the random state counts too."""
     size, changes = LAYOUTS[name]
+    changes = {**_TWO_LAYERS, **changes}
     reference, resumed = tmp_path / "reference", tmp_path / "resumed"
     world(size, run_training, corpus=str(corpus), output=str(reference), **changes)
     shutil.copytree(reference, resumed)
@@ -154,18 +156,21 @@ def wait_until(condition: Callable[[], bool], ended: Callable[[], str | None], p
         time.sleep(pause)
 
 
+_UNINTERRUPTED: dict[str, Any] = {**_TWO_LAYERS, "parallel__tensor_parallel": 2}
+
+
 @pytest.fixture(scope="module")
-def uninterrupted(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def uninterrupted(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("runs") / "uninterrupted"
-    world(2, run_training, corpus=str(corpus), output=str(output), parallel__tensor_parallel=2)
-    yield output
+    world(2, run_training, corpus=str(corpus), output=str(output), **_UNINTERRUPTED)
+    return output
 
 
 def test_sigkill_at_a_random_step_and_during_a_save(corpus: Path, uninterrupted: Path, tmp_path: Path) -> None:
     """First the whole command, then its ranks."""
     output = tmp_path / "killed"
     # a checkpoint every step: many chances to be killed while one is written
-    run = recipe(corpus, output, parallel__tensor_parallel=2, checkpoint__every=1)
+    run = recipe(corpus, output, **_UNINTERRUPTED, checkpoint__every=1)
     run_file = write_recipe(run, tmp_path / "run.yaml")
 
     process = start(run_file)
@@ -183,11 +188,10 @@ def test_sigkill_at_a_random_step_and_during_a_save(corpus: Path, uninterrupted:
     with ThreadPoolExecutor() as pool:
         ranks = pool.submit(aquila_in_ranks, 2, "train", run_file)
         wait_until(
-            lambda: any(checkpoints.glob(".tmp-[0-9]*")),
+            lambda: kill(lambda: any(checkpoints.glob(".tmp-[0-9]*"))),
             lambda: str(ranks.exception()) if ranks.done() else None,
             pause=0.0005,
         )
-        kill()
         with pytest.raises(WorldError, match="died"):
             ranks.result()
     assert list(checkpoints.glob(".tmp-*")), "it was not in the middle of a save"
@@ -212,15 +216,15 @@ def damage_page(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize(("damage", "run"), [(damage_bit, aquila), (damage_page, partial(aquila_in_ranks, 2))])
+@pytest.mark.parametrize("damage", [damage_bit, damage_page])
 def test_damaged_checkpoint_is_found_and_the_one_before_used(
-    damage: Callable[[Path], None], run: Callable[..., Said], corpus: Path, uninterrupted: Path, tmp_path: Path
+    damage: Callable[[Path], None], corpus: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "damaged"
     shutil.copytree(uninterrupted, output)
     damage(output / "checkpoints" / "step-00000010" / "shard-00001.safetensors")
-    run_file = write_recipe(recipe(corpus, output, parallel__tensor_parallel=2), tmp_path / "run.yaml")
-    done = run("train", run_file)
+    run_file = write_recipe(recipe(corpus, output, **_UNINTERRUPTED), tmp_path / "run.yaml")
+    done = aquila_in_ranks(2, "train", run_file)
     assert "shard-00001.safetensors" in done.stderr and "step-00000008" in done.stderr
     assert "resumed at step 8" in done.stdout
     assert (output / "checkpoints" / "damaged-step-00000010").is_dir()
@@ -231,4 +235,4 @@ def test_resume_on_other_data_is_refused(corpus: Path, uninterrupted: Path, tmp_
     output = tmp_path / "other"
     shutil.copytree(uninterrupted, output)
     with pytest.raises(AssertionError, match="trained on other data, or in another order"):
-        world(2, run_training, corpus=str(corpus), output=str(output), parallel__tensor_parallel=2, seed=99)
+        world(2, run_training, corpus=str(corpus), output=str(output), **_UNINTERRUPTED, seed=99)

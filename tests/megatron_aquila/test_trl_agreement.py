@@ -31,6 +31,8 @@ LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     "PP2": (2, {"pipeline_parallel": 2}),
 }
 PACKINGS = {"packed": (True, 1), "unpacked": (False, 1), "unpacked, two at a time": (False, 2)}
+# How many are in a micro-batch is dealt with before any rank sees it: one layout shows that.
+RUNS = [(layout, packing) for layout in LAYOUTS for packing in PACKINGS if layout == "one rank" or "two" not in packing]
 
 
 @pytest.fixture(scope="module")
@@ -185,8 +187,7 @@ def figures(place: str, stage: str, packing: tuple[bool, int], parallel: dict[st
     return found
 
 
-@pytest.mark.parametrize("packing", PACKINGS)
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("layout", "packing"), RUNS)
 def test_every_loss_equals_trl(
     layout: str, packing: str, place: Path, preference_oracle: dict[str, dict[str, float]]
 ) -> None:
@@ -198,8 +199,7 @@ def test_every_loss_equals_trl(
                 assert found[case][name] == pytest.approx(value, rel=1e-5, abs=1e-5), f"{case}: {name}"
 
 
-@pytest.mark.parametrize("packing", PACKINGS)
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("layout", "packing"), RUNS)
 def test_supervised_fine_tuning_equals_transformers(
     layout: str, packing: str, place: Path, supervised_oracle: dict[str, float]
 ) -> None:

@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -67,6 +67,7 @@ def test_what_can_be_no_candidate(changes: dict[str, Any], reason: str) -> None:
     assert isinstance(kept, Member), "a kind that is no word says nothing"
 
 
+@settings(deadline=None)
 @given(st.integers(0, 3000), st.dictionaries(st.text(max_size=3), st.integers(0, 500), max_size=8))
 def test_apportion_is_the_method_of_largest_remainders(count: int, weights: dict[str, int]) -> None:
     seats = apportion(count, weights)

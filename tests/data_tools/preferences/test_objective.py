@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -55,6 +55,7 @@ def made(row: dict[str, Any], config: ObjectiveConfig, wrong: str) -> Made:
     return objective_pair(member(choice, config), found, config, 0, {})
 
 
+@settings(deadline=None)
 @given(st.integers(2, 6), st.data())
 def test_wrong_answers_are_one_step_from_the_right_one(size: int, data: st.DataObject) -> None:
     letters = "ABCDEF"[:size]

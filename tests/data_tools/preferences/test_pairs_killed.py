@@ -49,7 +49,7 @@ def run_until(world: Path, server: LanguageModelServer, free: int) -> None:
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while recorded(world / "cache") < before + free:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)

@@ -64,22 +64,32 @@ def twenty_steps(**changes: Any) -> tuple[list[dict[str, float]], dict[str, torc
     return reports, {name: value.numpy() for name, value in weights.items()}
 
 
-_baselines: dict[bool, Any] = {}
+_baselines: dict[tuple[bool, int], Any] = {}
 
 
-def baseline(tied: bool) -> Any:
-    if tied not in _baselines:
-        _baselines[tied] = world(1, twenty_steps, **({"model__shape__tie_embeddings": True} if tied else {}))[0]
-    return _baselines[tied]
+def baseline(tied: bool, num_layers: int) -> Any:
+    key = tied, num_layers
+    if key not in _baselines:
+        model = {"model__shape__tie_embeddings": tied, "model__shape__num_layers": num_layers}
+        (_baselines[key],) = world(1, twenty_steps, **model)
+    return _baselines[key]
+
+
+def layers(changes: dict[str, Any]) -> int:
+    """Four where layers are gathered ahead of each other or split into virtual stages; else two show as much."""
+    ahead = changes.get("parallel__sharding") == "full" or "parallel__overlap_param_gather" in changes
+    return 4 if ahead or "parallel__virtual_pipeline" in changes else 2
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_layout_agrees_with_one_process(name: str) -> None:
     size, changes = LAYOUTS[name]
-    expected, expected_weights = baseline("tied" in name)
+    num_layers = layers(changes)
+    expected, expected_weights = baseline("tied" in name, num_layers)
     model = changes.get("parallel__tensor_parallel", 1) * changes.get("parallel__pipeline_parallel", 1)
     # of 8 rows two micro-batches on every rank, where the one process has four
-    results = world(size, twenty_steps, training__micro_batch_size=4 * model // size, **changes)
+    changes = {**changes, "model__shape__num_layers": num_layers, "training__micro_batch_size": 4 * model // size}
+    results = world(size, twenty_steps, **changes)
     for reports, weights in results:
         for step, (report, wanted) in enumerate(zip(reports, expected)):
             assert report["count"] == wanted["count"]
