@@ -46,7 +46,7 @@ class Chart:
     ceiling: float | None = None
     wide: bool = False
     level: float | None = None  # a horizontal line, such as zero or a start
-    from_zero: bool = False  # the axis begins at zero
+    holds: tuple[float, ...] = ()  # values that the axis has, drawn or not
     shares: bool = False  # values are shares of one, written as per cent
     x_name: str = "step"
     x_from_zero: bool = True
@@ -63,10 +63,9 @@ def draw(chart: Chart) -> Markup:
     values += [end for line in lines if line.band for side in line.band for end in side]
     if chart.level is not None and not chart.log:
         values.append(chart.level)
-    if chart.from_zero:
-        values.append(0.0)
+    values += chart.holds
     start = [0.0] if chart.x_from_zero else []
-    x = axis([*start, *(step for curve in thinned for step in curve.steps)], room=0.0, wanted=4)
+    x = axis([*start, *(step for curve in thinned for step in curve.steps)], room=0.0, wanted=4, whole=True)
     y = axis(values, log=chart.log, floor=chart.floor, ceiling=chart.ceiling, wanted=4)
     written = percent_label if chart.shares else label
     drawn = [
@@ -192,7 +191,11 @@ def whiskers(
             aria_label=f"{name}: {'; '.join(one.tip for one in row)}",
         )
         drawn.append(tag("li", tag("span", name, class_="name", title=name), strip, remark))
-    ticks = [tag("span", written(t), style=f"left:{number(100 * x.place(t))}%") for t in _spread(x)]
+    ticks = [
+        # The strip may end where the screen does.
+        tag("span", written(t), class_="end" if x.place(t) > 0.97 else None, style=f"left:{number(100 * x.place(t))}%")
+        for t in _spread(x)
+    ]
     beside = [tag("span", "")] if any(remark for _, _, remark in rows) else []
     drawn.append(
         tag("li", tag("span", "", class_="name"), tag("div", *ticks, class_="xs"), *beside, aria_hidden="true")

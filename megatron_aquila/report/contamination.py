@@ -10,9 +10,9 @@ from megatron_aquila.evaluation import contamination
 from megatron_aquila.evaluation.contamination import Contamination, ContaminationError, Share
 from megatron_aquila.evaluation.contamination_scores import Subset, split_scores
 from megatron_aquila.evaluation.results import FOLDER, Interval
+from megatron_aquila.report.models import Scored
 from megatron_aquila.report.runs import Run
-from megatron_aquila.report.scores import Scored
-from megatron_aquila.report.words import figure, p_value, verdict_word, wide_table, with_interval
+from megatron_aquila.report.words import figure, p_value, short_path, verdict_word, wide_table, with_interval
 
 _SHOWN = 40  # items whose places are told
 
@@ -106,7 +106,7 @@ def _evidence(found: Contamination) -> Markup:
         (
             item.id,
             name,
-            f"{shown.training_id}, {shown.file}",
+            f"{shown.training_id}, {short_path(shown.file)}",
             f"{shown.part}, {100 * shown.ratio:.0f}\u00a0%",
             shown.excerpt,
         )

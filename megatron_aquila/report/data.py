@@ -11,6 +11,7 @@ from data_tools.pages.charts import bar
 from data_tools.pages.html import Markup, count, join, percent, short, tag
 from megatron_aquila.report.curves import ReportError
 from megatron_aquila.report.runs import Run, read_json
+from megatron_aquila.report.words import short_path
 
 FUNNEL, PAGE = "funnel.json", "funnel.html"
 _PAIR_STEPS = {"candidates": "usable", "draw": "drawn and used", "pairs": "became a pair", "length balance": "balanced"}
@@ -21,7 +22,7 @@ class Published:
     """A directory of published data, the runs that read of it, and which of its parts."""
 
     directory: Path
-    written: str  # the directory as the configuration writes it
+    written: str  # the directory as the configuration writes it, or its end
     funnel: Mapping[str, Any]
     uses: tuple[tuple[str, str], ...]  # (run's name, part as in `stage1`)
 
@@ -40,7 +41,7 @@ def find_published(runs: Iterable[Run], names: Mapping[Path, str]) -> list[Publi
                 if found is not None and (found.parent / FUNNEL).is_file():
                     where = found.parent.resolve()
                     uses.setdefault(where, {})[names[run.path], found.name] = None
-                    written.setdefault(where, str(Path(path).parent))
+                    written.setdefault(where, short_path(str(Path(path).parent)))
     return [Published(where, written[where], read_json(where / FUNNEL), tuple(what)) for where, what in uses.items()]
 
 

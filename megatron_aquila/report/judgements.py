@@ -86,6 +86,7 @@ def _pairs(pairs: Sequence[tuple[str, PairSummary]]) -> Markup:
                 count(counted.suspicious_items),
                 "–" if length.difference is None else f"{length.difference:+,.0f}",
                 with_interval(length.longer_wins, length.longer_wins_interval),
+                _known(found),
             )
         )
     legend = tag(
@@ -99,12 +100,13 @@ def _pairs(pairs: Sequence[tuple[str, PairSummary]]) -> Markup:
         Column("coverage"),
     ]
     bias += [Column("invalid"), Column("suspicious"), Column("longer by, characters"), Column("longer wins")]
+    bias += [Column("known pairs")]
     rules = [Column("rule"), Column("n"), Column("win"), Column("tie"), Column("loss"), Column("win + ½ tie")]
     return join(
         [
             tag("h3", "In pairs"),
             tag("p", note, class_="note"),
-            tag("ol", *rows, class_="bars"),
+            tag("ol", *rows, class_="bars outcomes"),
             legend,
             wide_table(
                 [*rules, Column("net win ± SE, points"), Column("sign test p"), Column("verdict", numeric=False)], cells
@@ -117,13 +119,22 @@ def _pairs(pairs: Sequence[tuple[str, PairSummary]]) -> Markup:
 def _outcome_row(name: str, found: Outcomes) -> Markup:
     parts = [(colour, getattr(found, kind), f"{kind}: {count(getattr(found, kind))}") for kind, colour in _OUTCOMES]
     said = " / ".join(percent(getattr(found, kind), found.n) for kind, _ in _OUTCOMES)
+    shares = [
+        tag("span", f"{kind} ", tag("b", percent(getattr(found, kind), found.n)), class_="number")
+        for kind, _ in _OUTCOMES
+    ]
     return tag(
         "li",
         tag("span", name, class_="name"),
         tag("span", bar(parts, found.n, f"{name}: {said} win, tie, loss")),
-        tag("span", tag("b", percent(found.win, found.n)), class_="number"),
-        tag("span", f"won of {count(found.n)}", class_="number note"),
+        tag("span", *shares, class_="shares"),
+        tag("span", f"of {count(found.n)}", class_="number note"),
     )
+
+
+def _known(found: Summary) -> str:
+    """In how many pairs of which the better answer is known the judge saw it."""
+    return "–" if found.canaries is None else f"{count(found.canaries.passed)} of {count(found.canaries.n)}"
 
 
 def _share(found: Outcomes, kind: str) -> Markup:
@@ -140,12 +151,12 @@ def _rubrics(rubrics: Sequence[tuple[str, RubricSummary]]) -> Markup:
             _mean(found.over_turns),
             _mean(found.over_dialogues),
             *(_mean(found.criteria.get(criterion)) for criterion in CRITERIA),
-            count(found.counted.invalid),
-            count(found.counted.suspicious_items),
+            f"{count(found.counted.invalid)}, {count(found.counted.suspicious_items)}",
+            _known(found),
         )
         for name, found in rubrics
     ]
-    headings = ("judgement", "over answers", "over dialogues", *CRITERIA, "invalid", "suspicious")
+    headings = ("judgement", "over answers", "over dialogues", *CRITERIA, "invalid, suspicious", "known pairs")
     rounds = sorted({one.round for _, found in rubrics for one in found.rounds})
     thin = [
         (f"round {number}", *(_round(found, number) for _, found in rubrics)) for number in rounds if len(rounds) > 1
@@ -164,6 +175,9 @@ def _rubrics(rubrics: Sequence[tuple[str, RubricSummary]]) -> Markup:
             x_name="round",
             x_from_zero=False,
             wide=True,
+            floor=1.0,
+            ceiling=5.0,
+            holds=(1.0, 5.0),
         )
         parts += [grid([chart]), wide_table([Column("by round"), *(Column(name) for name, _ in rubrics)], thin)]
     return join(parts)
@@ -190,11 +204,4 @@ def _mean(mean: Mean | None, *notes: str) -> Markup:
 
 
 def _warnings(judged: Sequence[Judged]) -> Markup:
-    told = []
-    for one in judged:
-        found = one.summary
-        told += [f"{one.name}: {text}" for text in found.warnings]
-        if found.canaries is not None and found.canaries.passed < found.canaries.n:
-            passed = f"{count(found.canaries.passed)} of {count(found.canaries.n)}"
-            told.append(f"{one.name}: the judge saw the better answer in {passed} known pairs")
-    return warnings(told)
+    return warnings([(text, one.name, "") for one in judged for text in one.summary.warnings])

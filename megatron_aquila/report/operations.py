@@ -12,7 +12,7 @@ from megatron_aquila import events
 from megatron_aquila.events import Goodput, goodput
 from megatron_aquila.report.curves import ReportError
 from megatron_aquila.report.runs import Run, Slot
-from megatron_aquila.report.words import duration, warnings, wide_table
+from megatron_aquila.report.words import duration, warnings, wide_table, without_paths
 
 _COLOURS = {
     "training": "kept",
@@ -94,22 +94,22 @@ def time_section(runs: Sequence[Run], names: Mapping[Path, str]) -> Markup:
 
 
 def _warnings(runs: Sequence[Run], names: Mapping[Path, str]) -> Markup:
-    sentences = []
+    told = []
     for run in runs:
-        told = [event for event in read_events(run) if event.get("event") == "warning"]
-        sentences += [f"{names[run.path]}, step {event.get('step', '?')}: {_facts(event)}" for event in told[:_SHOWN]]
-        if len(told) > _SHOWN:
-            sentences.append(f"{names[run.path]}: {count(len(told) - _SHOWN)} more")
-    return warnings(sentences)
+        found = [event for event in read_events(run) if event.get("event") == "warning"]
+        told += [(_facts(event), names[run.path], f"step {event.get('step', '?')}") for event in found[:_SHOWN]]
+        if len(found) > _SHOWN:
+            told.append((f"{count(len(found) - _SHOWN)} more warnings", names[run.path], ""))
+    return warnings(told)
 
 
 def _facts(event: Mapping[str, Any]) -> str:
     """What a warning says: its sentence, or else its facts."""
     for key in ("message", "text", "warning"):
         if isinstance(event.get(key), str):
-            return str(event[key])
+            return without_paths(str(event[key]))
     kept = {k: v for k, v in event.items() if k not in ("time", "event", "step", "seconds", "training_seconds")}
-    return ", ".join(f"{key} {value}" for key, value in kept.items()) or "no more is known"
+    return without_paths(", ".join(f"{key} {value}" for key, value in kept.items())) or "no more is known"
 
 
 def configuration_section(slots: Sequence[Slot], names: Mapping[Path, str]) -> Markup:

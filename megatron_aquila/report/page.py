@@ -18,12 +18,13 @@ from megatron_aquila.report.contamination import contamination_section, find_con
 from megatron_aquila.report.curves import ReportError
 from megatron_aquila.report.data import data_section, find_published
 from megatron_aquila.report.judgements import find_judged, judge_section
+from megatron_aquila.report.models import find_scored
 from megatron_aquila.report.operations import configuration_section, goodput_of, time_section, versions_section
 from megatron_aquila.report.questions import standings_line
 from megatron_aquila.report.runs import Run, Slot, labels, read_roads, slots
-from megatron_aquila.report.scores import find_scored, scores_section
+from megatron_aquila.report.scores import scores_section
 from megatron_aquila.report.training import stage_section, verdict
-from megatron_aquila.report.words import duration
+from megatron_aquila.report.words import duration, short_path
 
 _EVALUATIONS = (results.FILE, summary.FILE, contamination.FILE)
 _STYLE = Path(__file__).with_name("assets") / "report.css"
@@ -59,7 +60,7 @@ def make_report(paths: Sequence[Path], evaluations: Sequence[Path] = ()) -> Repo
         ("road", "The road", _road(places, names)),
         *((place.anchor, place.title, stage_section(place, names)) for place in places),
         ("scores", "Evaluation", scores_section(scored)),
-        ("comparison", "What changed", comparison_section(scored)),
+        ("comparison", "What changed", comparison_section(scored, [[run.path for run in road] for road in roads])),
         ("judge", "Judge", judge_section(find_judged(runs, names, evaluations))),
         ("contamination", "Contamination", contamination_section(find_contamination(runs, evaluations), scored)),
         ("data", "Data", data_section(find_published(runs, names))),
@@ -82,8 +83,11 @@ def write_report(report: Report, output: Path) -> None:
 
 def _lead(road: Sequence[Run]) -> str:
     stages = ", then ".join(run.stage.upper() for run in road)
-    start = road[0].weights
-    return f"{_counted(len(road), 'run')}: {stages}, from {start or 'random weights'}."
+    return f"{_counted(len(road), 'run')}: {stages}, from {_start(road[0])}."
+
+
+def _start(run: Run) -> str:
+    return short_path(run.weights) if run.weights else "random weights"
 
 
 def _headline(title: str, lead: str, runs: Sequence[Run]) -> Markup:
@@ -120,7 +124,7 @@ def _headline(title: str, lead: str, runs: Sequence[Run]) -> Markup:
 def _road(places: Sequence[Slot], names: Mapping[Path, str]) -> Markup:
     """Each run in order: what it is, how long, and what became of it, in a line each."""
     first = places[0].runs[0]
-    start = tag("p", tag("b", "start"), " ", tag("span", first.weights or "random weights", class_="note"))
+    start = tag("p", tag("b", "start"), " ", tag("span", _start(first), class_="note"))
     drawn = [tag("li", start, class_="start")]
     for place in places:
         for run in place.runs:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from data_tools.pages.html import Column, Markup, count, join, tag
+from data_tools.pages.html import Column, Markup, count, join, percent, tag
 from megatron_aquila.config_evaluation import QuestionSet
 from megatron_aquila.evaluation.questions import ALPHA, FOLDER, Standing, read_items, standing, steps_of
 from megatron_aquila.evaluation.statistics import wilson
@@ -38,7 +38,7 @@ def standings_line(run: Run) -> Markup:
     for name in _sets(run):
         found = _standing(run, name, kinds.get(name, "medical"))
         if found is not None and found.start is not None:
-            ends = f"{name} {100 * found.start:.1f} → {100 * found.accuracy:.1f}\u00a0%, "
+            ends = f"{name} {percent(found.start)} → {percent(found.accuracy)}, "
             parts.append(join([ends, verdict_word(found.verdict)]))
     return join(["Questions: ", join(parts, "; "), "."]) if parts else Markup()
 
@@ -97,8 +97,8 @@ def _standings(runs: Sequence[Run], names: Mapping[Path, str]) -> Markup:
                     title,
                     kinds.get(name, "–"),
                     count(found.n),
-                    "–" if found.start is None else f"{100 * found.start:.1f}\u00a0%",
-                    f"{100 * found.accuracy:.1f}\u00a0%",
+                    "–" if found.start is None else percent(found.start),
+                    percent(found.accuracy),
                     p_value(found.p),
                     verdict_word(found.verdict),
                 )

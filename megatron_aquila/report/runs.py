@@ -237,9 +237,18 @@ def _keys(road: Road) -> list[tuple[str, int]]:
 
 
 def labels(runs: Sequence[Run]) -> dict[Path, str]:
-    """A name for each run (by path) that tells it from the others: its own, or with as much path as it needs."""
+    """A name for each run (by path) that tells it from the others: its own, or with as much of the path's end as it
+    needs.
+    """
     names = [run.name for run in runs]
-    return {run.path: run.name if names.count(run.name) == 1 else f"{run.name} ({run.path})" for run in runs}
+    found = {}
+    for run in runs:
+        parts = run.path.resolve().parts
+        others = [other.path.resolve().parts for other in runs if other.name == run.name and other is not run]
+        needed = next((n for n in range(1, len(parts)) if all(o[-n:] != parts[-n:] for o in others)), len(parts) - 1)
+        end = "/".join(parts[1:][-needed:])
+        found[run.path] = run.name if names.count(run.name) == 1 else f"{run.name} ({end})"
+    return found
 
 
 def _exists(path: Path) -> bool:

@@ -40,10 +40,12 @@ def axis(
     ceiling: float | None = None,
     room: float = _ROOM,
     wanted: int = 5,
+    whole: bool = False,
 ) -> Axis:
     """An axis that holds all finite `values`, with about `wanted` marks.
 
     log: None lets the values decide. floor, ceiling: the measure's own bounds, beyond which no room is left.
+    whole: there is nothing between whole numbers to be marked, as with steps.
     """
     finite = [value for value in values if math.isfinite(value)]
     low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
@@ -60,7 +62,7 @@ def axis(
     high = high if ceiling is None else min(high, ceiling)
     if not low < high:
         low, high = low - 0.5, high + 0.5
-    return Axis(low, high, _linear_ticks(low, high, wanted))
+    return Axis(low, high, _linear_ticks(low, high, wanted, least=1.0 if whole else 0.0))
 
 
 def _log_axis(low: float, high: float, room: float, wanted: int) -> Axis:
@@ -75,8 +77,8 @@ def _log_axis(low: float, high: float, room: float, wanted: int) -> Axis:
     return Axis(low, high, tuple(decades), log=True)
 
 
-def _linear_ticks(low: float, high: float, wanted: int) -> tuple[float, ...]:
-    """Multiples of 1, 2 or 5 times a power of ten within [low, high]."""
+def _linear_ticks(low: float, high: float, wanted: int, least: float = 0.0) -> tuple[float, ...]:
+    """Multiples of 1, 2 or 5 times a power of ten, at least `least`, within [low, high]."""
     span = high - low
     if not math.isfinite(span):
         return (low, 0.0, high)
@@ -84,7 +86,7 @@ def _linear_ticks(low: float, high: float, wanted: int) -> tuple[float, ...]:
     power = 10.0 ** math.floor(math.log10(rough))
     # The nearest on a log scale: the bounds are √2, √10 and √50.
     digit = next(digit for digit, below in ((1, 1.41), (2, 3.16), (5, 7.07), (10, math.inf)) if rough / power < below)
-    step = digit * power
+    step = max(digit * power, least)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     if last - first > 10 * wanted:  # the values differ by less than a float can tell
         return (low, high)

@@ -1,68 +1,41 @@
-"""Evaluations side by side: every task with its interval, averages by name, and what may be said of one model beside
-another over the same questions.
-"""
+"""Models side by side: every task with its interval, and averages by name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from data_tools.pages.html import Column, Markup, count, details, join, tag
-from megatron_aquila.evaluation import results
-from megatron_aquila.evaluation.results import Evaluation, Interval
+from megatron_aquila.evaluation.results import GroupResult, Interval, TaskResult
 from megatron_aquila.report.charts import Whisker, legend, percent_label, whiskers
-from megatron_aquila.report.runs import Run
+from megatron_aquila.report.models import Scored, asked_apart, by_model
 from megatron_aquila.report.words import reach, warnings, wide_table, with_interval
 
 
-@dataclass(frozen=True)
-class Scored:
-    """An evaluation, where it lies, and what the page calls it."""
-
-    directory: Path
-    name: str
-    evaluation: Evaluation
-
-
-def find_scored(runs: Sequence[Run], names: Mapping[Path, str], more: Iterable[Path]) -> list[Scored]:
-    """The evaluations of the runs in their order, then those of `more`; each once.
-
-    Raises: ResultsError.
-    """
-    found: dict[Path, tuple[str, Path]] = {}
-    for run in runs:
-        for path in results.find(run.path):
-            found.setdefault(path.resolve(), (names[run.path], path))
-    for path in more:
-        if (path / results.FILE).is_file():
-            found.setdefault(path.resolve(), ("", path))
-    read = [(owner, path, results.read(path)) for owner, path in found.values()]
-    titles = [owner or evaluation.model.name for owner, _, evaluation in read]
-    return [
-        Scored(path, title if titles.count(title) == 1 else f"{title}, {path.name}", evaluation)
-        for title, (_, path, evaluation) in zip(titles, read)
-    ]
-
-
 def scores_section(scored: Sequence[Scored]) -> Markup:
-    """Strips and a table for each group, then for tasks of none; nothing without evaluations."""
+    """Strips and a table for each group, then for tasks of none, with a column for each model."""
     if not scored:
         return Markup()
+    models = by_model(scored)
     parts: list[str] = [_facts(scored)]
     groups = dict.fromkeys(name for one in scored for name in one.evaluation.groups)
     for group in groups:
         members = dict.fromkeys(
             task for one in scored if group in one.evaluation.groups for task in one.evaluation.groups[group].tasks
         )
-        rows = [_average_row(group, kind, scored) for kind in ("macro", "micro")]
-        parts += _panel(group, rows + [row for task in members for row in _task_rows(task, scored)], scored)
+        parts += _panel(
+            group, _average_rows(group, models) + [r for task in members for r in _task_rows(task, models)], models
+        )
     grouped = {task for one in scored for found in one.evaluation.groups.values() for task in found.tasks}
     single = dict.fromkeys(task for one in scored for task in one.evaluation.tasks if task not in grouped)
     if single:
-        parts += _panel("Tasks" if groups else "", [row for task in single for row in _task_rows(task, scored)], scored)
-    parts.append(_warnings(scored))
+        rows = [row for task in single for row in _task_rows(task, models)]
+        parts += _panel("Tasks" if groups else "", rows, models)
+    parts.append(_warnings(models))
     return join(parts)
+
+
+_Models = Mapping[str, Sequence[Scored]]  # the page's name of a model → its evaluations
 
 
 @dataclass(frozen=True)
@@ -79,49 +52,67 @@ class _Row:
     cells: tuple[_Cell | None, ...]  # one a model
 
 
-def _average_row(group: str, kind: str, scored: Sequence[Scored]) -> _Row:
-    cells: list[_Cell | None] = []
-    for one in scored:
+def _average_rows(group: str, models: _Models) -> list[_Row]:
+    """Macro, then micro averages."""
+
+    def members(one: Scored) -> list[TaskResult]:
         found = one.evaluation.groups.get(group)
-        if found is None:
-            cells.append(None)
-            continue
+        return [one.evaluation.tasks[task] for task in found.tasks if task in one.evaluation.tasks] if found else []
+
+    def cell(one: Scored, kind: str) -> _Cell:
+        found: GroupResult = one.evaluation.groups[group]
         average = found.macro if kind == "macro" else found.micro
-        invalid = sum(one.evaluation.tasks[task].invalid for task in found.tasks if task in one.evaluation.tasks)
-        cells.append(_Cell(average.value, average.interval, found.n, invalid))
-    return _Row(f"{kind} average", tuple(cells))
+        return _Cell(average.value, average.interval, found.n, sum(task.invalid for task in members(one)))
+
+    asked = asked_apart(list(models.values()), members)
+    return [
+        _Row(_named(f"{kind} average", manner), tuple(None if one is None else cell(one, kind) for one in row))
+        for kind in ("macro", "micro")
+        for manner, row in asked
+    ]
 
 
-def _task_rows(task: str, scored: Sequence[Scored]) -> list[_Row]:
+def _task_rows(task: str, models: _Models) -> list[_Row]:
     """Accuracy, then a row for each further metric."""
-    found = [one.evaluation.tasks.get(task) for one in scored]
-    rows = [_Row(task, tuple(_Cell(t.accuracy, t.interval, t.n, t.invalid) if t else None for t in found))]
-    for metric in dict.fromkeys(name for t in found if t for name in t.metrics):
-        cells = (_Cell(t.metrics[metric], None, t.n) if t and metric in t.metrics else None for t in found)
-        rows.append(_Row(f"{task}, {metric.replace('_', ' ')}", tuple(cells)))
+    asked = asked_apart(
+        list(models.values()), lambda one: [found] if (found := one.evaluation.tasks.get(task)) is not None else []
+    )
+    rows = []
+    for manner, row in asked:
+        found = [None if one is None else one.evaluation.tasks[task] for one in row]
+        cells = (None if t is None else _Cell(t.accuracy, t.interval, t.n, t.invalid) for t in found)
+        rows.append(_Row(_named(task, manner), tuple(cells)))
+        for metric in dict.fromkeys(name for t in found if t for name in t.metrics):
+            cells = (_Cell(t.metrics[metric], None, t.n) if t and metric in t.metrics else None for t in found)
+            rows.append(_Row(_named(f"{task}, {metric.replace('_', ' ')}", manner), tuple(cells)))
     return rows
 
 
-def _panel(title: str, rows: Sequence[_Row], scored: Sequence[Scored]) -> list[Markup]:
+def _named(name: str, manner: str) -> str:
+    return f"{name} ({manner})" if manner else name
+
+
+def _panel(title: str, rows: Sequence[_Row], models: _Models) -> list[Markup]:
+    names = list(models)
     strips = []
     for row in rows:
         drawn = [
-            Whisker(c.value, c.interval.low, c.interval.high, i, f"{scored[i].name}: {_written(c, c.interval)}")
+            Whisker(c.value, c.interval.low, c.interval.high, i, f"{names[i]}: {_written(c, c.interval)}")
             for i, c in enumerate(row.cells)
             if c is not None and c.interval is not None
         ]
         if drawn:
             strips.append((row.name, drawn, ""))
     sizes = [{cell.n for cell in row.cells if cell is not None} for row in rows]
-    columns = [Column(""), Column("n"), *(Column(one.name) for one in scored)]
+    columns = [Column(""), Column("n"), *map(Column, names)]
     cells = [
         (row.name, count(min(size)) if len(size) == 1 else "differs", *(_cell(c, len(size) > 1) for c in row.cells))
         for row, size in zip(rows, sizes)
     ]
     parts = [tag("h3", title)] if title else []
     parts.append(whiskers(strips, bounds=(0.0, 1.0), written=percent_label))
-    if len(scored) > 1:
-        parts.append(legend([(index, "dots", one.name) for index, one in enumerate(scored)]))
+    if len(names) > 1:
+        parts.append(legend([(index, "dots", name) for index, name in enumerate(names)]))
     return [*parts, wide_table(columns, cells)]
 
 
@@ -166,12 +157,12 @@ def _facts(scored: Sequence[Scored]) -> Markup:
     return join([note, details("how the models were asked", made)])
 
 
-def _warnings(scored: Sequence[Scored]) -> Markup:
-    return warnings(
-        [
-            f"{one.name}, {name}: {text}"
-            for one in scored
-            for name, task in one.evaluation.tasks.items()
-            for text in task.warnings
-        ]
-    )
+def _warnings(models: _Models) -> Markup:
+    told = [
+        (text, name, task)
+        for name, evaluations in models.items()
+        for one in evaluations
+        for task, found in one.evaluation.tasks.items()
+        for text in found.warnings
+    ]
+    return warnings(told)

@@ -26,11 +26,11 @@ _PAIRED_CHARTS = {
     "logps": Chart("log-probability", note="nats"),
 }
 _MACHINE_CHARTS = {
-    "train/lr": Chart("learning rate", from_zero=True),
+    "train/lr": Chart("learning rate", holds=(0.0,)),
     "train/grad_norm": Chart("gradient norm", log=None),
-    "throughput/tokens_per_second": Chart("tokens per second", from_zero=True),
-    "throughput/mfu": Chart("model FLOPs utilisation", from_zero=True, shares=True),
-    "memory/peak_gib": Chart("peak memory", note="GiB a rank", from_zero=True),
+    "throughput/tokens_per_second": Chart("tokens per second", holds=(0.0,)),
+    "throughput/mfu": Chart("model FLOPs utilisation", holds=(0.0,), shares=True),
+    "memory/peak_gib": Chart("peak memory", note="GiB a rank", holds=(0.0,)),
 }
 # Drawn, counted or told elsewhere.
 _KNOWN = {"train/loss", "validation/loss", "train/supervised_tokens", *_MACHINE_CHARTS}

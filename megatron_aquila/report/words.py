@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+from pathlib import PurePath
 
 from data_tools.pages.html import Column, Markup, join, percent, table, tag
 from megatron_aquila.evaluation.results import Interval
@@ -51,9 +53,40 @@ def verdict_word(word: str | None) -> Markup:
     return tag("span", word or "–", class_=word if word in ("better", "worse") else None)
 
 
-def warnings(told: Sequence[str]) -> Markup:
-    """Sentences that should not be overlooked; nothing where there are none."""
-    return tag("ul", *(tag("li", text) for text in told), class_="warnings") if told else Markup()
+def warnings(told: Iterable[tuple[str, str, str]]) -> Markup:
+    """Sentences that should not be overlooked, from (sentence, whom it is about, where or ""); each once, with all
+    that it holds for. Nothing where there are none.
+    """
+    places: dict[str, dict[str, dict[str, None]]] = {}
+    for text, who, where in told:
+        places.setdefault(text, {}).setdefault(who, {})[where] = None
+    drawn = []
+    for text, owners in places.items():
+        held: dict[tuple[str, ...], list[str]] = {}  # where → who: runs with the same places share an entry
+        for who, told_at in owners.items():
+            held.setdefault(tuple(filter(None, told_at)), []).append(who)
+        entries = [f"{', '.join(who)}{': ' if where else ''}{_some(where)}" for where, who in held.items()]
+        drawn.append(tag("li", text, " ", tag("span", f"({'; '.join(entries)})", class_="where")))
+    return tag("ul", *drawn, class_="warnings") if drawn else Markup()
+
+
+def _some(names: Sequence[str], shown: int = 6) -> str:
+    more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
+
+
+def short_path(path: str) -> str:
+    """A path as it may stand on the page: one of the machine loses all but its end."""
+    parts = PurePath(path).parts
+    return path if not PurePath(path).is_absolute() else "/".join(("…", *parts[1:][-2:]))
+
+
+def without_paths(sentence: str) -> str:
+    """A sentence with its absolute paths made short."""
+    return _ABSOLUTE.sub(lambda found: short_path(found[0]), sentence)
+
+
+_ABSOLUTE = re.compile(r"(?<![\w.…:/<-])/(?:[^\s/,;:'\"<>()]+/)+[^\s/,;:'\"<>()]*[^\s/,;:.'\"<>()]")
 
 
 def wide_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> Markup:

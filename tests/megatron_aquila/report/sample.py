@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import random
@@ -195,7 +196,7 @@ def write_evaluation(
         name=model,
         path=f"/somewhere/{text}",
         kind="checkpoint",
-        digest="ab" * 32,
+        digest=hashlib.sha256(model.encode()).hexdigest(),
         step=300,
         backend="aquila",
         layout=f"TP2{text}",

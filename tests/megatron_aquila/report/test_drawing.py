@@ -12,7 +12,7 @@ import pytest
 from megatron_aquila.report.charts import Chart, Line, Whisker, draw, percent_label, whiskers
 from megatron_aquila.report.curves import Curve, ReportError, band_path, line_path, read_metrics, smooth, thin
 from megatron_aquila.report.scales import Axis, axis, label
-from megatron_aquila.report.words import duration, p_value, with_interval
+from megatron_aquila.report.words import duration, p_value, short_path, warnings, with_interval
 
 NAN = math.nan
 
@@ -24,6 +24,9 @@ NAN = math.nan
         ([0, 10], {}, -0.4, 10.4, (0, 2, 4, 6, 8, 10)),
         ([0, 10], {"floor": 0, "ceiling": 10}, 0, 10, (0, 2, 4, 6, 8, 10)),
         ([0, 300], {"room": 0.0, "wanted": 4}, 0, 300, (0, 100, 200, 300)),
+        # Nothing is marked between steps.
+        ([1, 3], {"room": 0.0, "wanted": 4}, 1, 3, (1, 1.5, 2, 2.5, 3)),
+        ([1, 3], {"room": 0.0, "wanted": 4, "whole": True}, 1, 3, (1, 2, 3)),
         ([-3, NAN, 1], {"room": 0.0, "wanted": 4}, -3, 1, (-3, -2, -1, 0, 1)),
         # One value stands in the middle.
         ([5], {}, 4.5, 5.5, (4.6, 4.8, 5, 5.2, 5.4)),
@@ -156,6 +159,9 @@ def test_a_chart_draws_what_it_is_given() -> None:
     assert f"M500 {height:.1f}h0" in figure
     assert re.findall(r"<title>(a, step [^<]*)</title>", figure) == ["a, step 10: 50\u00a0%", "a, step 20: 75\u00a0%"]
     assert 'class="band s1"' in figure
+    # An axis may hold more than is drawn: at 2 of 1 to 5 lies a quarter.
+    fixed = draw(Chart("score", [Line(Curve([1, 3], [2, 3]), 0, "", "dots")], floor=1, ceiling=5, holds=(1, 5)))
+    assert "M333.3 750h0" in fixed and ">5</span>" in fixed
     assert draw(Chart("nothing", [Line(Curve([1, 2], [NAN, NAN]), 0)])) == ""
     assert "2 not finite" in draw(Chart("some", [Line(Curve([1, 2, 3], [NAN, NAN, 1]), 0)]))
     assert "log scale" in draw(Chart("norm", [Line(Curve([1, 2], [1, 1e6]), 0)], log=None))
@@ -169,6 +175,8 @@ def test_whiskers_are_to_scale() -> None:
     assert f"M{place[0]} 10.5H{place[1]}" in drawn
     assert f"M{1000 * 0.28 / 0.78:.0f} 10.5h0" in drawn
     assert 'class="dot s1" d="M1000 21.5h0"' in drawn  # the eighth series has the second colour
+    # The label at the end of the axis lies within it.
+    assert re.findall(r'class="end" style="left:100%">(.*?)<', drawn) == ["100\u00a0%"]
     assert whiskers([], bounds=(0.0, 1.0), written=percent_label) == ""
 
 
@@ -178,3 +186,7 @@ def test_words() -> None:
     assert [duration(one).replace("\u00a0", " ") for one in seconds] == written
     assert [p_value(p) for p in (None, 0.5, 0.0123, 1e-9)] == ["–", "0.5", "0.012", "<\u00a00.001"]
     assert with_interval(None, None) == "–"
+    assert [short_path(p) for p in ("a/b/c/d", "/a/b/c", "/a")] == ["a/b/c/d", "…/b/c", "…/a"]
+    told = warnings([("odd", "a", "x"), ("odd", "b", "x"), ("odd", "c", ""), ("even", "a", "x"), ("odd", "a", "x")])
+    assert re.findall(r"<li>(\w+) <span[^>]*>(.*?)</span>", told) == [("odd", "(a, b: x; c)"), ("even", "(a: x)")]
+    assert warnings([]) == ""

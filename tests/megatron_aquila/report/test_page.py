@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from megatron_aquila.cli_report import report
+from megatron_aquila.evaluation import results
 from megatron_aquila.evaluation.results import ResultsError
 from megatron_aquila.evaluation.statistics import wilson
+from megatron_aquila.evaluation.summary import task_result
 from megatron_aquila.report.curves import ReportError
 from megatron_aquila.report.page import Report, make_report
 from megatron_aquila.report.runs import Run, read_roads, read_run, slots
@@ -75,6 +77,7 @@ class World:
     """The made-up road, and one with hostile text in every field, each with its page."""
 
     def __init__(self, root: Path) -> None:
+        self.root = root
         self.runs = sample.write_world(root / "plain")
         self.hostile_runs = sample.write_world(root / "hostile", sample.HOSTILE)
         self.made: Report = make_report([self.runs[-1]])
@@ -98,13 +101,14 @@ def test_the_page_has_every_section_and_its_figures(world: World) -> None:
     assert "stage1 5 min 0 s 10 s 10 s 5.0 s 0 s 0 0" in said
     assert "stage2 5 min 1 min 40 s 30 s 10 s 5.0 s 3 min 1 100" in said
     # An average over both tasks' items, its interval by Wilson.
-    results = json.loads((world.runs[0] / "evaluation/paper-cpt/results.json").read_text())
-    right = sum(results["tasks"][task]["right"] for task in ("aqm_mmlu_anatomy", "aqm_mmlu_virology"))
+    found = json.loads((world.runs[0] / "evaluation/paper-cpt/results.json").read_text())
+    right = sum(found["tasks"][task]["right"] for task in ("aqm_mmlu_anatomy", "aqm_mmlu_virology"))
     low, high = (100 * end for end in (wilson(right, 301).low, wilson(right, 301).high))
     assert f"{100 * right / 301:.1f} % {low:.1f}–{high:.1f}" in said
     assert "3 invalid" in said and "aqm_pubmedqa, macro f1 500 50.0 %" in said
     assert "dpo, judge-pair, strict 97 53.6 % 43.6–63.6 30.9 % 20.9–40.9 15.5 % 5.5–25.5" in said
-    assert "the judge saw the better answer in 9 of 10 known pairs" in said
+    assert "win 53.6 % tie 30.9 % loss 15.5 % of 97" in said
+    assert "66.0 % 55.0–75.0 9 of 10" in said  # known pairs
     assert "pubmedqa 500 4 12 2.4 %" in said
     assert "7,400 1.33 M tokens" in said and "plain/corpus/funnel.html" in said
     assert "megatron-aquila 0.1.0, torch 2.13.0, processes 2" in said
@@ -132,7 +136,7 @@ def test_questions_are_compared_with_the_start(world: World) -> None:
     expected = f"general general 96 {100 * sum(start) / 96:.1f} % {100 * sum(end) / 96:.1f} % < 0.001 worse"
     said = Reader(world.made.html).said
     assert expected in said
-    assert f"general {100 * sum(start) / 96:.1f} → {100 * sum(end) / 96:.1f} %, worse" in said
+    assert f"general {100 * sum(start) / 96:.1f} % → {100 * sum(end) / 96:.1f} %, worse" in said
 
 
 def test_hostile_text_is_shown_and_does_nothing(world: World) -> None:
@@ -161,6 +165,8 @@ def test_the_page_stands_alone(world: World, kind: str) -> None:
         assert not re.search(r"url\(|@import|expression", attributes.get("style") or "")
     style = page[page.index("<style>") : page.index("</style>")]
     assert "url(" not in style and "@import" not in style and "http" not in style
+    # No path of the machine either, but in the configuration.
+    assert str(world.root) not in re.sub(r"<pre>.*?</pre>", "", page, flags=re.DOTALL)
     policy = next(a["content"] for _, a in read.tags if a.get("http-equiv") == "Content-Security-Policy")
     assert policy is not None and "default-src 'none'" in policy and "script" not in policy
     anchors = {attributes["id"] for _, attributes in read.tags if "id" in attributes}
@@ -168,7 +174,6 @@ def test_the_page_stands_alone(world: World, kind: str) -> None:
 
 
 def test_the_same_files_give_the_same_bytes(world: World) -> None:
-    assert make_report([world.runs[-1]]) == world.made
     # Runs on the road to another run are on it already.
     assert make_report(world.runs) == world.made
 
@@ -218,11 +223,13 @@ def test_two_runs_lie_over_each_other(tmp_path: Path) -> None:
     import random
 
     runs = sample.write_world(tmp_path)
+    for run in runs:
+        shutil.rmtree(run / "evaluation")
     other = tmp_path / "runs/other"
     sample.write_run(other, "other", "dpo", "work/runs/sft", random.Random(3), lr=5e-5, steps=200)
     made = make_report([runs[-1], other])
     assert made.summary[:2] == ("dpo against other", "5 runs on 2 roads.")
-    section = made.html[made.html.index('<section id="stage-4">') : made.html.index('<section id="scores">')]
+    section = made.html[made.html.index('<section id="stage-4">') : made.html.index('<section id="data">')]
     loss = section[section.index("<b>loss</b>") : section.index("</figure>")]
     # A raw curve and a trend of each run, and the dots' threads.
     assert len(re.findall(r'class="curve faint s[01]"', loss)) == 2
@@ -271,6 +278,128 @@ def test_evaluations_from_elsewhere(world: World, tmp_path: Path) -> None:
     assert "Not compared: aqm_mmlu_anatomy was scored with different questions" in said
     with pytest.raises(ReportError, match="holds none of results"):
         make_report([world.runs[-1]], [tmp_path])
+
+
+def _evaluated(run: Path, label: str, tasks: dict[str, float], *, step: int = 300, **asked: Any) -> None:
+    """An evaluation of a run with tasks of 40 items, those shares of them right."""
+    name = run.name
+    template = asked.pop("chat_template", None)
+    how = {"group": None, "shots": 0, "kind": "generation", "data": "d" * 64, "prompt": "p" * 64} | asked
+    rows = {task: sample.items(share, 40, 1, task) for task, share in tasks.items()}
+    facts = results.ModelFacts(
+        name=name,
+        path=str(run),
+        kind="checkpoint",
+        digest=f"{name}-{step}" + "0" * 50,
+        step=step,
+        backend="aquila",
+        layout="one",
+        precision="fp32",
+        chat_template=template,
+    )
+    found = results.Evaluation(
+        model=facts,
+        suite=None,
+        seed=0,
+        tasks={task: task_result(items, metrics={}, warnings=["made up"], **how) for task, items in rows.items()},
+        groups={},
+        dialogues={} if tasks else {"clinic": 3},
+        versions={},
+        began="2026-11-21T00:00:00Z",
+        seconds=1.0,
+    )
+    results.write(run / "evaluation" / label, found, rows)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> list[Path]:
+    """Two runs, the second trained from the first, at absolute paths and of one name."""
+    runs = [tmp_path / "a/run", tmp_path / "b/run"]
+    for run, before in zip(runs, (tmp_path / "base", runs[0])):
+        run.mkdir(parents=True)
+        (run / "config.yaml").write_text(f"name: tiny\nstage: sft\nmodel: {{weights: {before}}}\noutput: {run}\n")
+        (run / "metrics.jsonl").write_text('{"step": 1, "train/loss": 2.0}\n')
+    runs[0].parent.rename(tmp_path / "first")
+    runs[0] = tmp_path / "first/run"
+    config = runs[1] / "config.yaml"
+    config.write_text(config.read_text().replace(str(tmp_path / "a/run"), str(runs[0])))
+    return runs
+
+
+def _section(page: str, anchor: str) -> str:
+    found = re.search(rf'<section id="{anchor}">(.*?)</section>', page)
+    return Reader(found[1]).said if found else ""
+
+
+def _columns(page: str) -> list[str]:
+    table = page[page.index('<section id="scores">') :]
+    heads = re.findall(r"<thead><tr>(.*?)</tr></thead>", table)[1]  # behind how the models were asked
+    return re.findall(r"<th[^>]*>(.*?)</th>", heads)
+
+
+def test_a_model_has_one_column_for_all_its_evaluations(pair: list[Path]) -> None:
+    first, second = pair
+    for run in pair:
+        _evaluated(run, "dialogues", {})
+        _evaluated(run, "questions", {"cloze": 0.5, "general": 0.25})
+        _evaluated(run, "words", {"words": 0.75})
+    page = make_report([second]).html
+    assert _columns(page) == ["", "n", "tiny (first/run)", "tiny (b/run)"]
+    scores, changed = _section(page, "scores"), _section(page, "comparison")
+    # 20 ± 3 of 40 and so on: each task's row has both models' shares.
+    share = {t: f"{100 * sum(i.right for i in results.read_items(first / f'evaluation/{e}', t)) / 40:.1f}" for t, e in
+             (("cloze", "questions"), ("general", "questions"), ("words", "words"))}  # fmt: skip
+    for task, said in share.items():
+        assert re.search(rf"{task} 40 {said} % \S+ {said} % \S+", scores), task
+    assert "–" not in re.sub(r"\d–\d", "", scores.partition("words 40")[0].rpartition("cloze 40")[2])
+    assert scores.count("made up") == 1
+    assert "made up (tiny (first/run), tiny (b/run): cloze, general, words)" in scores
+    # Only what holds the same tasks is compared, once, and nothing is said of the rest.
+    assert re.findall(r"tiny \(b/run\) beside tiny \(first/run\), (\w+)", changed) == ["questions", "words"]
+    assert changed.count("beside") == 2 and "Not compared" not in changed
+
+
+def test_a_task_that_a_model_was_asked_twice_has_rows_of_its_own(pair: list[Path]) -> None:
+    first, second = pair
+    _evaluated(first, "plain", {"cloze": 0.5})
+    _evaluated(second, "plain", {"cloze": 0.5, "other": 0.5})
+    _evaluated(second, "talk", {"cloze": 0.9}, chat_template="chatml")
+    page = make_report([second]).html
+    scores, changed = _section(page, "scores"), _section(page, "comparison")
+    cloze = [results.read_items(second / f"evaluation/{name}", "cloze") for name in ("plain", "talk")]
+    plain, talk = (f"{100 * sum(item.right for item in items) / 40:.1f} %" for items in cloze)
+    assert plain != talk
+    assert re.search(rf"cloze \(plain text\) 40 {plain} \S+ {plain} \S+ ", scores)
+    assert re.search(rf"cloze \(template chatml\) 40 – {talk} ", scores)
+    assert re.search(r"other 40 – ", scores)
+    assert "different chat templates" in changed
+    # Two checkpoints of a run are two models, in the order of their steps.
+    _evaluated(second, "early", {"other": 0.1}, step=9)
+    page = make_report([second]).html
+    assert _columns(page)[2:] == ["tiny (first/run)", "tiny (b/run), step 9", "tiny (b/run), step 300"]
+    assert "tiny (b/run), step 300, plain beside tiny (b/run), step 9" in _section(page, "comparison")
+
+
+def test_no_path_of_the_machine_is_on_the_page(pair: list[Path], tmp_path: Path) -> None:
+    first, second = pair
+    _evaluated(first, "asked", {"cloze": 0.5, "alone": 0.5})
+    _evaluated(second, "asked", {"cloze": 0.5}, prompt="q" * 64)
+    event = {"time": 1.0, "event": "warning", "step": 3, "seconds": 0.0, "training_seconds": 0.0}
+    event["message"] = f"could not write {tmp_path}/b/run/x.json: the disk is full; either/or 1/2 https://a.example/b/c"
+    events = [{"time": 0.0, "event": "start", "step": 0, "seconds": 0.5, "training_seconds": 0.0}, event]
+    (second / "events.jsonl").write_text("".join(json.dumps(one) + "\n" for one in events))
+    page = make_report([second]).html
+    said = _section(page, "comparison")
+    assert (
+        "Not compared: cloze was scored with different prompts: prompt is pppppppppppp in tiny (first/run) and" in said
+    )
+    assert "could not write …/run/x.json: the disk is full; either/or 1/2 https://a.example/b/c" in _section(
+        page, "time"
+    )
+    configuration = page.index('<section id="configuration">')
+    assert str(tmp_path) in page[configuration:]  # as it was resolved
+    assert str(tmp_path) not in page[:configuration] and "in …/" not in said
+    assert f"from …/{tmp_path.name}/base." in page
 
 
 def test_the_command_writes_the_page_and_says_where(
