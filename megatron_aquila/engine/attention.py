@@ -5,9 +5,10 @@ stands in their place in the layer spec: torch's scaled dot product, causal, one
 Σ len² of the documents and not of the pack, and no mask is ever built.
 
 For generation it keeps keys and values (`KeyValueCache`), told by `CachedTokens` where the tokens of a forward belong.
+For scoring, documents of a pack may go on after others of it (`PrefixedPack`).
 
 Axes: T tokens of a pack, S sequence, B batch, H query heads of this rank, G key/value heads of this rank, D head,
-Q query heads of a group, L places of a cache.
+Q query heads of a group, L places of a cache, or a prefix and what goes on after it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch.nn.functional as F
 from megatron.core.packed_seq_params import PackedSeqParams
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.transformer_config import TransformerConfig
+from torch.nn.attention.bias import causal_lower_right
 
 
 def packed_sequences(cu_seqlens: list[int], labelled: torch.Tensor, device: torch.device) -> PackedSeqParams:
@@ -92,6 +94,33 @@ class CachedTokens(PackedSeqParams):
     visible: torch.Tensor | None = None  # [B, 1, 1, longest] bool, what the next token sees
 
 
+@dataclass(frozen=True)
+class Continuations:
+    """Documents of like length, end to end in a pack, that each go on after the same rows of it.
+
+    rows: `[B, S]` int64, of the pack: a document each, its last row repeated up to the length of the longest.
+    kept: `[tokens]` int64, which of the B · S are no repetition.
+    """
+
+    prefix: tuple[int, int]
+    rows: torch.Tensor
+    kept: torch.Tensor
+
+
+@dataclass(kw_only=True)
+class PrefixedPack(PackedSeqParams):
+    """A pack that may hold documents which go on after others of it, in whose place many documents begin alike.
+
+    Without any it is what `packed_sequences` makes. With some, `spans` are in order all that the pack holds, documents
+    by themselves as their lengths; every token has its own position, and `qkv_format` stays unset, so that Megatron
+    does not turn positions by the bounds. Without gradients and without dropout.
+    """
+
+    bounds: Sequence[int] = ()
+    positions: torch.Tensor | None = None  # [T] int64
+    spans: Sequence[int | Continuations] = ()
+
+
 class DocumentAttention(torch.nn.Module):
     """softmax(Q·Kᵀ / sqrt(D)) · V, causal, within each document of `cu_seqlens`.
 
@@ -127,7 +156,7 @@ class DocumentAttention(torch.nn.Module):
     ) -> torch.Tensor:
         """`[S, B, H, D]` → `[S, B, H·D]`; with `packed_seq_params`, `[T, H, D]` → `[T, H·D]`.
 
-        `CachedTokens` come as `[T, 1, H, D]`, since Megatron does not know their layout.
+        `CachedTokens`, and a `PrefixedPack` with spans, come as `[T, 1, H, D]`: Megatron does not know their layout.
         """
         if isinstance(packed_seq_params, CachedTokens):
             tokens = (
@@ -140,7 +169,44 @@ class DocumentAttention(torch.nn.Module):
             out_BHSD = self._attend(query_BHSD, key_BGSD, value_BGSD)
             return out_BHSD.permute(2, 0, 1, 3).flatten(2)
 
+        if isinstance(packed_seq_params, PrefixedPack) and packed_seq_params.spans:
+            return self._spans(query[:, 0], key[:, 0], value[:, 0], packed_seq_params.spans).unsqueeze(1)
         return self._documents(query, key, value, [end - start for start, end in pairwise(packed_seq_params.bounds)])
+
+    def _spans(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: Sequence[int | Continuations]
+    ) -> torch.Tensor:
+        """`[T, H, D]` → `[T, H·D]`, each document for itself and for what it goes on after."""
+        found = []
+        first = 0
+        for span in spans:
+            if isinstance(span, int):
+                rows = slice(first, first + span)
+                found.append(self._documents(query[rows], key[rows], value[rows], [span]))
+            else:
+                found.append(self._continued(query, key, value, span))
+            first += len(found[-1])
+        return torch.cat(found)
+
+    def _continued(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: Continuations
+    ) -> torch.Tensor:
+        # Padding stands at the end, so no token that is kept looks at it.
+        before = slice(*documents.prefix)
+        count, length = documents.rows.shape
+        keys_BGLD, values_BGLD = (
+            torch.cat([x[before].expand(count, -1, -1, -1), x[documents.rows]], dim=1).transpose(1, 2)
+            for x in (key, value)
+        )
+        out_BHSD = F.scaled_dot_product_attention(
+            query[documents.rows].transpose(1, 2),
+            keys_BGLD,
+            values_BGLD,
+            attn_mask=causal_lower_right(length, keys_BGLD.shape[2]),
+            scale=self.scale,
+            enable_gqa=query.shape[1] != key.shape[1],
+        )
+        return out_BHSD.transpose(1, 2).flatten(0, 1)[documents.kept].flatten(1)
 
     def _cached(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, tokens: CachedTokens

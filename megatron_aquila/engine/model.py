@@ -32,7 +32,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.core.transformer.transformer_layer import TransformerLayer, TransformerLayerSubmodules
 
 from megatron_aquila.config import RunConfig
-from megatron_aquila.engine.attention import CachedTokens, DocumentAttention
+from megatron_aquila.engine.attention import CachedTokens, DocumentAttention, PrefixedPack
 from megatron_aquila.engine.device import DTYPES
 from megatron_aquila.engine.norm import RMSNorm
 from megatron_aquila.engine.scored_rows import QuestionedPack, score_rows
@@ -55,10 +55,10 @@ class AquilaModel(GPTModel):
         self.logits_budget = logits_budget
 
     def _preprocess(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """As Megatron's; but each of `CachedTokens` is rotated by its own position."""
+        """As Megatron's; but tokens that bring positions of their own are rotated by those."""
         embedded, rotary, *rest = super()._preprocess(*args, **kwargs)
         packed = kwargs.get("packed_seq_params")
-        if isinstance(packed, CachedTokens):
+        if isinstance(packed, CachedTokens | PrefixedPack) and packed.positions is not None:
             rotary = rotary[packed.positions]
         return (embedded, rotary, *rest)
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from megatron.core.packed_seq_params import PackedSeqParams
 
+from megatron_aquila.engine.attention import PrefixedPack
+from megatron_aquila.engine.sampling import largest
 from megatron_aquila.kernels import IGNORE_INDEX, ops
 from megatron_aquila.kernels.token_logps import Shard, gather
 
@@ -33,11 +34,10 @@ class Questions:
     starts: Sequence[int]
 
 
-@dataclass
-class QuestionedPack(PackedSeqParams):
+@dataclass(kw_only=True)
+class QuestionedPack(PrefixedPack):
     """Megatron's description of a pack, with what is asked of it: `AquilaModel` answers instead of giving logits."""
 
-    bounds: Sequence[int] = ()
     questions: Questions | None = None
 
 
@@ -77,35 +77,16 @@ def score_rows(
         logits_RV = asked_RH[rows] @ weight_VH.t()
         stats.append(ops.token_stats(logits_RV, first_token_R[rows], shard.columns, shard.first_column, IGNORE_INDEX))
         logits.append(logits_RV[questions.row_of[asked] - first, local_M[asked]].float())
-        tops.append(_local_argmax(logits_RV, shard))
+        tops.append(largest(logits_RV, shard))
     # The statistics of a row are the same whichever token is asked about: the kernel is given the first.
     largest_R, inverse_sum_R, _ = shard.merge(torch.cat(stats, dim=1), first_token_R)
     logit_M = torch.cat(logits) * here_M
-    top_R = torch.cat(tops, dim=1)
     if shard.ranks > 1:
         dist.all_reduce(logit_M, group=group)
-        top_R = _merge_argmax(gather(top_R, group))
     logp_M = (logit_M - largest_R[questions.row_of]) + inverse_sum_R.log()[questions.row_of]
-    greedy_M = top_R[1].long()[questions.row_of] == questions.tokens
+    greedy_M = torch.cat(tops)[questions.row_of] == questions.tokens
     return torch.stack([logp_M, greedy_M.float()])
 
 
 def _row_starts(questions: Questions) -> torch.Tensor:
     return torch.tensor(questions.starts[:-1], device=questions.tokens.device)
-
-
-def _local_argmax(logits_RV: torch.Tensor, shard: Shard) -> torch.Tensor:
-    """`[2, R]` float64: the largest logit of this rank's tokens, and its id. A rank of padding only has -inf."""
-    if not shard.columns:
-        empty = logits_RV.new_full((2, logits_RV.shape[0]), -torch.inf, dtype=torch.float64)
-        empty[1] = 0
-        return empty
-    best_R = logits_RV[:, : shard.columns].argmax(dim=-1)
-    value_R = logits_RV.gather(1, best_R.unsqueeze(1)).squeeze(1)
-    return torch.stack([value_R.double(), (best_R + shard.first_column).double()])
-
-
-def _merge_argmax(everyone: torch.Tensor) -> torch.Tensor:
-    """From `[ranks, 2, R]` to `[2, R]`; ids ascend with the rank, so the first of equal values is the lowest id."""
-    winner_R = everyone[:, 0].argmax(dim=0)
-    return everyone.gather(0, winner_R.expand(1, 2, -1)).squeeze(0)

@@ -3,7 +3,9 @@
 Requests become documents: one a distinct `context + continuation[:-1]`, or none where that begins another one, as the
 shorter answers to a question do; so the letters of a multiple-choice question cost one forward. Documents are laid end
 to end in packs, attention stays within each, and nothing is computed for padding but at the end of a pack that
-must have the length of the others. A score depends on neither neighbours nor pack size, beyond rounding.
+must have the length of the others. What documents of a pack have in common at their beginning, as questions after the
+same examples do, stands in it once (`prefixes.py`). A score depends on neither neighbours nor pack size, beyond
+rounding.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,22 +21,15 @@ import torch
 from megatron.core import parallel_state
 from megatron.core.pipeline_parallel import get_forward_backward_func
 
-from megatron_aquila.datasets.batch import restarting_positions
-from megatron_aquila.datasets.packing import pack
+from megatron_aquila.engine.attention import Continuations, DocumentAttention
 from megatron_aquila.engine.model import bare
 from megatron_aquila.engine.parallel import Layout
+from megatron_aquila.engine.scored_packs import Pack, TokenRequest, packs_of
 from megatron_aquila.engine.scored_rows import QuestionedPack, Questions
 
-IntArray = npt.NDArray[np.int64]
+__all__ = ["TokenRequest", "TokenScore", "inference", "score"]
+
 FloatArray = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class TokenRequest:
-    """The log-likelihood of `continuation` after `context`, at least one id each."""
-
-    context: Sequence[int]
-    continuation: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -48,31 +42,6 @@ class TokenScore:
     logp: float
     greedy: bool
     token_logps: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class _Document:
-    """Tokens `[n]`, and the requests (by number) that are read off it."""
-
-    tokens: IntArray
-    requests: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class _Pack:
-    """Tokens `[T]`, bounds of documents, padding included; and which places are asked for which tokens.
-
-    Question m: place `rows[row_of[m]]`, token `tokens_M[m]`; `order` puts the answers back into the order of
-    `requests`, whose continuations lie end to end.
-    """
-
-    tokens: IntArray
-    bounds: list[int]
-    rows: IntArray
-    row_of: IntArray
-    targets: IntArray
-    order: IntArray
-    requests: tuple[int, ...]
 
 
 def score(
@@ -98,7 +67,7 @@ def score(
     _check(requests, bare(chunks[0]).shape.vocab_size)
     if not requests:
         return []
-    packs = _packs(_documents(requests), requests, layout, pack_tokens)
+    packs = packs_of(requests, layout, pack_tokens, share=_shares(chunks))
     mine = _forward(chunks, packs, device)
     is_owner = parallel_state.is_pipeline_last_stage(ignore_virtual=True) and layout.tensor_rank == 0
     scores: list[TokenScore | None] = [None] * len(requests)
@@ -142,88 +111,23 @@ def inference(chunks: Sequence[torch.nn.Module]) -> Iterator[None]:
             chunk.train(training)
 
 
-def _documents(requests: Sequence[TokenRequest]) -> list[_Document]:
-    """Distinct token sequences, none the beginning of another, with the requests that each serves."""
-    # Big-endian bytes sort as the ids do, and begin each other as the ids do.
-    keyed = sorted(
-        (np.fromiter((*request.context, *request.continuation[:-1]), dtype=">u4").tobytes(), number)
-        for number, request in enumerate(requests)
-    )
-    documents: list[_Document] = []
-    key, members = keyed[-1][0], [keyed[-1][1]]
-    # From the last backwards: what begins another one stands right before it, or before another that begins it.
-    for shorter, number in reversed(keyed[:-1]):
-        if not key.startswith(shorter):
-            documents.append(_Document(np.frombuffer(key, dtype=">u4").astype(np.int64), tuple(members)))
-            key, members = shorter, []
-        members.append(number)
-    documents.append(_Document(np.frombuffer(key, dtype=">u4").astype(np.int64), tuple(members)))
-    return documents
-
-
-def _packs(
-    documents: Sequence[_Document], requests: Sequence[TokenRequest], layout: Layout, pack_tokens: int
-) -> list[_Pack]:
-    """This replica's packs. All replicas have as many, which collectives of fully sharded weights need."""
-    lengths = np.array([len(document.tokens) for document in documents])
-    # No larger than what gives each stage of each replica something to do.
-    share = -(-int(lengths.sum()) // (layout.data_size * layout.pipeline_size))
-    capacity = max(int(lengths.max()), min(pack_tokens, share))
-    packed = pack(lengths, capacity, seed=0)
-    groups = [packed[i] for i in range(len(packed))]
-    groups.sort(key=lambda group: -int(lengths[group].sum()))
-    each = -(-len(groups) // (layout.data_size * layout.micro_batch_multiple)) * layout.micro_batch_multiple
-    own = groups[layout.data_rank :: layout.data_size]
-    own += [np.empty(0, dtype=np.int64)] * (each - len(own))
-    # Messages between pipeline stages have one length, and sequence parallelism divides it; else nothing is padded.
-    longest = max(int(lengths[group].sum()) for group in groups) if layout.pipeline_size > 1 else 1
-    return [_make_pack([documents[i] for i in group], requests, longest, multiple=layout.tensor_size) for group in own]
-
-
-def _make_pack(documents: Sequence[_Document], requests: Sequence[TokenRequest], at_least: int, multiple: int) -> _Pack:
-    bounds = [0]
-    places: list[IntArray] = []
-    targets: list[int] = []
-    members: list[int] = []
-    for document in documents:
-        for number in document.requests:
-            request = requests[number]
-            first = bounds[-1] + len(request.context) - 1
-            places.append(np.arange(first, first + len(request.continuation)))
-            targets.extend(request.continuation)
-            members.append(number)
-        bounds.append(bounds[-1] + len(document.tokens))
-    total = -(-max(bounds[-1], at_least) // multiple) * multiple
-    tokens = np.zeros(total, dtype=np.int64)
-    if documents:
-        tokens[: bounds[-1]] = np.concatenate([document.tokens for document in documents])
-    if total > bounds[-1]:
-        bounds.append(total)
-    asked = np.concatenate(places) if places else np.empty(0, dtype=np.int64)
-    order = np.argsort(asked, kind="stable")
-    rows, row_of = np.unique(asked[order], return_inverse=True)
-    return _Pack(
-        tokens,
-        bounds,
-        rows,
-        row_of,
-        np.array(targets, dtype=np.int64)[order],
-        np.argsort(order, kind="stable"),
-        tuple(members),
-    )
+def _shares(chunks: Sequence[torch.nn.Module]) -> bool:
+    """Whether the layers can let documents go on after a prefix; those of Transformer Engine cannot."""
+    layers = [layer for chunk in chunks for layer in bare(chunk).decoder.layers]
+    return all(isinstance(layer.self_attention.core_attention, DocumentAttention) for layer in layers)
 
 
 def _forward(
-    chunks: Sequence[torch.nn.Module], packs: Sequence[_Pack], device: torch.device
+    chunks: Sequence[torch.nn.Module], packs: Sequence[Pack], device: torch.device
 ) -> list[tuple[tuple[int, ...], FloatArray]]:
     """Per pack its requests and `[2, M]`, log-probabilities and greedy flags in their order; [] on all stages but the
     last one."""
-    found: list[tuple[_Pack, torch.Tensor]] = []
+    found: list[tuple[Pack, torch.Tensor]] = []
 
-    def forward_step(iterator: Iterator[_Pack], model: torch.nn.Module) -> tuple[torch.Tensor, Any]:
+    def forward_step(iterator: Iterator[Pack], model: torch.nn.Module) -> tuple[torch.Tensor, Any]:
         batch = next(iterator)
         tokens = torch.from_numpy(batch.tokens).unsqueeze(0).to(device)
-        positions = restarting_positions(batch.bounds).unsqueeze(0).to(device)
+        positions = torch.from_numpy(batch.positions).unsqueeze(0).to(device)
         output = model(tokens, positions, None, packed_seq_params=_questioned(batch, device))
 
         def keep(answers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
@@ -247,17 +151,19 @@ def _forward(
     return [(batch.requests, answers.cpu().numpy()[:, batch.order]) for batch, answers in found]
 
 
-def _questioned(batch: _Pack, device: torch.device) -> QuestionedPack:
+def _questioned(batch: Pack, device: torch.device) -> QuestionedPack:
     cu_seqlens = torch.tensor(batch.bounds, dtype=torch.int32, device=device)
-    longest = max(end - start for start, end in pairwise(batch.bounds))
+    longest = int(batch.positions.max()) + 1
     starts = np.searchsorted(batch.row_of, np.arange(len(batch.rows) + 1))
     return QuestionedPack(
-        qkv_format="thd",
+        qkv_format=None if batch.spans else "thd",
         cu_seqlens_q=cu_seqlens,
         cu_seqlens_kv=cu_seqlens,
         max_seqlen_q=longest,
         max_seqlen_kv=longest,
         bounds=batch.bounds,
+        positions=torch.from_numpy(batch.positions).to(device) if batch.spans else None,
+        spans=_spans(batch, device),
         questions=Questions(
             rows=torch.from_numpy(batch.rows).to(device),
             row_of=torch.from_numpy(batch.row_of).to(device),
@@ -265,3 +171,22 @@ def _questioned(batch: _Pack, device: torch.device) -> QuestionedPack:
             starts=starts.tolist(),
         ),
     )
+
+
+def _spans(batch: Pack, device: torch.device) -> list[int | Continuations]:
+    spans: list[int | Continuations] = []
+    first = 0
+    for span in batch.spans:
+        if isinstance(span, int):
+            spans.append(span)
+            first += span
+            continue
+        prefix, lengths = span
+        lengths_B1 = np.array(lengths)[:, None]
+        places_S = np.arange(lengths[0])
+        firsts_B1 = first + lengths_B1.cumsum(axis=0) - lengths_B1
+        rows_BS = firsts_B1 + np.minimum(places_S, lengths_B1 - 1)
+        kept = np.flatnonzero(places_S < lengths_B1)
+        spans.append(Continuations(prefix, torch.from_numpy(rows_BS).to(device), torch.from_numpy(kept).to(device)))
+        first += sum(lengths)
+    return spans

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -50,8 +52,9 @@ def llama(model: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def pairs(llama: Any) -> list[Pair]:
-    """Letters after one context, nested continuations, a one-token context, the same twice, lengths up to 60, and
-    what the model itself would say, to the end and with another last token."""
+    """Letters after one context, nested continuations, a one-token context, the same twice, lengths up to 60, what the
+    model itself would say, to the end and with another last token; and questions after the same examples, the examples
+    themselves, what ends within them, what begins with half of them. In any order."""
     draw = random.Random(0)
 
     def ids(count: int) -> list[int]:
@@ -70,6 +73,13 @@ def pairs(llama: Any) -> list[Pair]:
             with torch.no_grad():
                 tokens = [*tokens, int(llama(torch.tensor([tokens])).logits[0, -1].argmax())]
         found += [(tokens[:6], tokens[6:]), (tokens[:6], [*tokens[6:-1], (tokens[-1] + 1) % VOCAB])]
+    examples = ids(28)
+    for length in (20, 3, 1, 9, 11, 30):
+        question = ids(length)
+        found += [([*examples, *question], [letter]) for letter in (5, 6)]
+        found += [(examples[:26], [*examples[26:], *question, 7]), (examples[:18], [*examples[18:22], *question])]
+    found += [(examples, [5]), (examples[:10], examples[10:13]), (examples[:20], examples[20:])]
+    draw.shuffle(found)
     return found
 
 
@@ -126,8 +136,6 @@ LAYOUTS: dict[str, tuple[int, int, dict[str, Any]]] = {
     "one rank, logits row by row": (1, 100, {"training__logits_mib": 0}),
     "one rank, a document a pack": (1, 1, {}),
     "TP2 SP": (2, 128, _SEQUENCE),
-    "PP2": (2, 200, {"parallel__pipeline_parallel": 2}),
-    "DP2": (2, 100, {"parallel__data_parallel": 2}),
     "DP2 wrapped": (2, 4096, {"wrapped": True}),
     "DP2 fully sharded": (2, 70, {"wrapped": True, "parallel__sharding": "full"}),
     "PP2 VPP2 wrapped": (2, 90, {"wrapped": True, "parallel__pipeline_parallel": 2, "parallel__virtual_pipeline": 2}),
@@ -196,10 +204,66 @@ def test_of_equal_logits_the_lowest_id_is_greedy(sequence_parallel: bool) -> Non
 
 
 def test_letters_and_shorter_answers_share_a_forward() -> None:
-    from megatron_aquila.engine.scoring import TokenRequest, _documents
+    from megatron_aquila.engine.scored_packs import TokenRequest, _documents
 
     context = [7, 300, 9]
     requests = [TokenRequest(context, [letter]) for letter in (1, 2, 3)]
     requests += [TokenRequest(context, [1, 2]), TokenRequest(context[:2], [9]), TokenRequest([7, 44], [1])]
     documents = {tuple(each.tokens.tolist()): sorted(each.requests) for each in _documents(requests)}
     assert documents == {(7, 300, 9, 1): [0, 1, 2, 3, 4], (7, 44): [5]}
+
+
+@pytest.mark.parametrize(("pack_tokens", "share", "lengths"), [
+    (1000, True, [20 + 6 * 3 + 5]),  # the examples once, each question, and what begins otherwise
+    (30, True, [20 + 3 * 3, 20 + 3 * 3, 5]),
+    (10, True, [23] * 6 + [5]),  # less than the examples: a question a pack, nothing to share
+    (1000, False, [6 * 23 + 5]),
+])  # fmt: skip
+def test_examples_stand_in_a_pack_once(pack_tokens: int, share: bool, lengths: list[int]) -> None:
+    from megatron_aquila.engine.parallel import Layout
+    from megatron_aquila.engine.scored_packs import TokenRequest, packs_of
+
+    requests = [TokenRequest([*range(20), 50 + number, 1, 2], [letter]) for number in range(6) for letter in (8, 9)]
+    requests.append(TokenRequest([9] * 5, [1]))
+    packs = packs_of(requests, Layout(1, 0, 1, 0, 1, 0, 1, 0, 1), pack_tokens, share=share)
+    assert sorted(len(each.tokens) for each in packs) == sorted(lengths)
+    for each in packs:
+        for row, target in zip(each.rows[each.row_of], each.targets, strict=True):
+            assert each.positions[row] == {8: 22, 9: 22, 1: 4}[int(target)]
+    assert sorted(number for each in packs for number in each.requests) == list(range(13))
+
+
+def test_of_nested_beginnings_the_best_ones_are_shared() -> None:
+    """Against the best of all partitions into groups, on sets where it is within reach."""
+    from megatron_aquila.engine.prefixes import SHORTEST, shared_prefixes
+
+    def common(rows: list[list[int]]) -> int:
+        return next(place for place, ids in enumerate(zip(*rows)) if len(set(ids)) > 1)
+
+    def best(rows: list[list[int]]) -> int:
+        if not rows:
+            return 0
+        first, *others = rows
+        found = best(others)
+        for size in range(1, len(others) + 1):
+            for chosen in itertools.combinations(others, size):
+                depth = common([first, *chosen])
+                left = [row for row in others if row not in chosen]
+                found = max(found, (depth * size if depth >= SHORTEST else 0) + best(left))
+        return found
+
+    draw = random.Random(1)
+    some_shared = 0
+    for _ in range(60):
+        rows = sorted(
+            [block for _ in range(3) for block in [draw.randrange(2)] * draw.choice((7, 12, 20))] + [100 + number]
+            for number in range(draw.randint(1, 5))
+        )
+        groups = shared_prefixes([np.array(row) for row in rows])
+        members = [number for _, numbers in groups for number in numbers]
+        assert len(members) == len(set(members))
+        for depth, numbers in groups:
+            assert depth >= SHORTEST and common([rows[number] for number in numbers]) >= depth
+        assert sum(depth * (len(numbers) - 1) for depth, numbers in groups) == best(rows)
+        some_shared += bool(groups)
+    assert 20 < some_shared < 60
