@@ -25,34 +25,30 @@ def tasks(
     if definitions:
         print(catalog.DEFINITIONS)
         return
-    from rich.console import Console
-    from rich.table import Table
+    import textwrap
+    from itertools import groupby
 
-    def table(*columns: str) -> Table:
-        made = Table(box=None, pad_edge=False)
-        for column in columns:
-            made.add_column(column, no_wrap=column in ("task", "dialogue set", "group or suite"))
-        return made
+    def missing(name: str, split: str) -> str:
+        return "" if split_path(data, name, split).is_file() else "missing"
 
-    def there(name: str, split: str) -> str:
-        return "yes" if split_path(data, name, split).is_file() else "no"
-
-    asked = table("task", "questions", "asked by", "set", "in data")
-    for task in catalog.tasks().values():
-        rows = f"{task.rows:,}" if task.rows else "any"
-        asked.add_row(task.name, rows, task.kind, task.set, there(task.set, task.split))
-    sets = table("dialogue set", "dialogues", "judged by", "set", "in data")
+    print(f"{'questions, by set':<48}{'n':>9}  asked by")
+    for name, members in groupby(catalog.tasks().values(), lambda task: task.set):
+        for place, task in enumerate(members):
+            if place == 0:
+                print(f"{name:<48}{missing(name, task.split):>9}".rstrip())
+            print(f"  {task.name:<46}{f'{task.rows:,}' if task.rows else 'any':>9}  {task.kind}")
+    print(f"\n{'dialogues':<48}{'n':>9}  judged by")
     for found in catalog.DIALOGUE_SETS.values():
-        sets.add_row(found.name, f"{found.rows:,}", found.judge, found.set, there(found.set, found.split))
-    names = table("group or suite", "holds")
-    for group, members in catalog.groups().items():
-        names.add_row(group, f"{len(members)} tasks")
+        print(f"{found.set:<48}{missing(found.set, found.split):>9}".rstrip())
+        print(f"  {found.name:<46}{found.rows:>9,}  {found.judge}")
+    print("\ngroups, averaged")
+    for group, names in catalog.groups().items():
+        print(f"  {group:<46}{len(names):>9}  tasks")
+    print("\nsuites (--suite)")
     for suite in catalog.SUITES.values():
-        names.add_row(suite.name, f"{', '.join(suite.members)}: {suite.about}")
-    console = Console()
-    for shown in (asked, sets, names):
-        console.print(shown, end="\n\n")
-    console.print(f"A set that is not in {data}: aquila eval fetch SET --from …")
+        print(f"  {suite.name}: {', '.join(suite.members)}")
+        print(textwrap.fill(suite.about, 80, initial_indent="    ", subsequent_indent="    "))
+    print(f"\nWhat is missing in {data}: aquila eval fetch SET --from …")
 
 
 def fetch(

@@ -243,7 +243,7 @@ class AquilaLM(TemplateLM):
         """Contexts that are too long lose their beginning."""
         scored = [self._request(context, continuation) for _, context, continuation in requests]
         answers: list[tuple[float, bool]] = []
-        with tqdm(total=len(scored), disable=disable_tqdm, desc="Running loglikelihood requests") as bar:
+        with _bar(len(scored), "Running loglikelihood requests", disable_tqdm) as bar:
             for section in self._sections(scored):
                 answers += [(found.logp, found.greedy) for found in self.server.score(section)]
                 bar.update(len(section))
@@ -316,7 +316,7 @@ class AquilaLM(TemplateLM):
 
         texts: list[str] = []
         many = self.batch_size * self.model.layout.data_size * _SECTION_BATCHES
-        with tqdm(total=len(asked), disable=disable_tqdm, desc="Running generate_until requests") as bar:
+        with _bar(len(asked), "Running generate_until requests", disable_tqdm) as bar:
             for first in range(0, len(asked), many):
                 texts += self._write(asked[first : first + many])
                 bar.update(len(texts) - first)
@@ -344,3 +344,8 @@ def _device_option(device: str | None) -> Device:
     if device is None:
         return "auto"
     return "cpu" if device.startswith("cpu") else "cuda"
+
+
+def _bar(total: int, title: str, disabled: bool) -> tqdm:
+    """tqdm takes TQDM_DISABLE from the environment only where it is not told whether to show itself."""
+    return tqdm(total=total, desc=title, **({"disable": True} if disabled else {}))

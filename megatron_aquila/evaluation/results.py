@@ -11,6 +11,7 @@ Statistics, comparisons, contamination and the report read items; nothing but a 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ from typing import Any
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from data_tools.publish import write_whole
+from data_tools.publish import fsync, write_whole
 from megatron_aquila.errors import AquilaError
 
 FILE = "results.json"
+ITEMS = "items"
 FOLDER = "evaluation"  # of a run or an export: its evaluations, a directory each
 FORMAT = 1
 
@@ -111,6 +113,8 @@ class Evaluation(_Record):
     model: ModelFacts
     suite: str | None
     seed: int
+    limit: int | None = Field(default=None, description="only so many questions of each task were asked; None: all")
+    max_new_tokens: int | None = Field(default=None, description="where answers were cut; None: as each task says")
     tasks: dict[str, TaskResult]
     groups: dict[str, GroupResult]
     dialogues: dict[str, int] = Field(default_factory=dict, description="dialogue set → answers written")
@@ -120,11 +124,27 @@ class Evaluation(_Record):
 
 
 def write(directory: Path, evaluation: Evaluation, items: Mapping[str, Sequence[Item]]) -> None:
-    """Publish an evaluation; `results.json` comes last, so that a directory that has it is whole."""
-    (directory / "items").mkdir(parents=True, exist_ok=True)
+    """Publish an evaluation in the place of what stands there.
+
+    `results.json` goes first and comes last: a directory that has it is whole, wherever a process was killed.
+    """
+    folder = directory / ITEMS
+    folder.mkdir(parents=True, exist_ok=True)
+    (directory / FILE).unlink(missing_ok=True)
+    fsync(directory)
+    for old in (*folder.glob("*.jsonl"), *folder.glob("*.jsonl.*.tmp"), *directory.glob(f"{FILE}.*.tmp")):
+        old.unlink()
     for task, rows in items.items():
-        write_lines(directory / "items" / f"{task}.jsonl", (row.model_dump(exclude_defaults=True) for row in rows))
+        write_lines(folder / f"{task}.jsonl", map(_line, rows))
     write_whole(directory / FILE, (evaluation.model_dump_json(indent=1) + "\n").encode())
+
+
+def _line(item: Item) -> dict[str, Any]:
+    """JSON has no infinity: log-likelihoods that hold one are left out, and what was said is kept."""
+    line = item.model_dump(exclude_defaults=True)
+    if item.logps is not None and not all(map(math.isfinite, item.logps.values())):
+        del line["logps"]
+    return line
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -156,7 +176,7 @@ def read_items(directory: Path, task: str) -> list[Item]:
     Raises:
         ResultsError: there are none, or a line is not an item.
     """
-    path = directory / "items" / f"{task}.jsonl"
+    path = directory / ITEMS / f"{task}.jsonl"
     if not path.is_file():
         raise ResultsError(f"{path} is missing: the evaluation has no items of {task}")
     items = []

@@ -33,7 +33,9 @@ class ModelServer:
     def generate(
         self, prompts: Sequence[Sequence[int]], decoding: Sequence[Decoding], stop: Stop | None = None
     ) -> list[list[int]]:
-        answers: list[list[int]] = self._ask("generate", (prompts, decoding), stop)
+        answers: list[list[int]] = self._ask(
+            "generate", (prompts, decoding), None if stop is None else _only_here(stop)
+        )
         return answers
 
     def serve(self) -> None:
@@ -42,6 +44,17 @@ class ModelServer:
         Raises:
             ServingError: rank 0 has failed.
         """
+        try:
+            self._serve()
+        except RuntimeError as error:
+            # gloo's words, for which torch 2.9 has no class. With NCCL a rank waits until the launcher ends it.
+            if "Connection closed by peer" not in str(error) and "Connection reset by peer" not in str(error):
+                raise
+            raise ServingError(
+                "the evaluation was given up, because another rank ended in the midst of an answer: see what it says"
+            ) from error
+
+    def _serve(self) -> None:
         while True:
             what, content = self.model.layout.broadcast(None)
             if what == "end":
@@ -90,3 +103,15 @@ class ModelServer:
             batch_size=self.batch_size,
             stop=stop,
         )
+
+
+def _only_here(stop: Stop) -> Stop:
+    """What `stop` raises is known to rank 0 alone, unlike what `generate` refuses on every rank."""
+
+    def guarded(index: int, ids: list[int]) -> bool:
+        try:
+            return stop(index, ids)
+        except Exception as error:
+            raise RuntimeError(f"whether answer {index} ends could not be told: {error}") from error
+
+    return guarded

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
-
+from data_tools.files import FileReader, ReadOptions
 from data_tools.manifest import ManifestError, read_manifest
 from data_tools.publish import sha256_file
+from data_tools.quarantine import Fault
 from data_tools.records import RecordError
 from megatron_aquila.errors import AquilaError
 
@@ -72,17 +72,22 @@ def examples_of(data: Path, name: str, split: str, *, subject: str | None = None
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, Record]]:
-    """Line numbers and records, checked. Raises: EvaluationDataError with file and line."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                yield number, check_record(orjson.loads(line), f"{path.stem}-{number}")
-            except orjson.JSONDecodeError as error:
-                raise EvaluationDataError(f"{path}, line {number}: not JSON ({error})") from error
-            except RecordError as error:
-                raise EvaluationDataError(f"{path}, line {number}: {error.detail}") from error
+    """Line numbers and records, checked; `FileReader` says which formats and compressions.
+
+    Raises:
+        EvaluationDataError: with file and line.
+    """
+    reader = FileReader(path, ReadOptions())
+    stem = path.name.split(".")[0] or path.name
+    for found in reader:
+        if isinstance(found, Fault):
+            raise EvaluationDataError(f"{path}, line {found.line}: {found.detail}")
+        try:
+            yield found.line, check_record(found.value, f"{stem}-{found.line}")
+        except RecordError as error:
+            raise EvaluationDataError(f"{path}, line {found.line}: {error.detail}") from error
+    if reader.damage is not None:
+        raise EvaluationDataError(f"{path} is damaged: {reader.damage}")
 
 
 def check_record(value: Any, place: str) -> Record:

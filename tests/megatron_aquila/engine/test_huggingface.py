@@ -227,11 +227,11 @@ def test_an_export_carries_the_chat_template(name: str, ends: list[int] | int, t
 
 def test_an_unknown_chat_template_is_refused() -> None:
     from megatron_aquila.checkpoint import Checkpoint
-    from megatron_aquila.huggingface import HuggingFaceError, _chat_template_of
+    from megatron_aquila.huggingface import HuggingFaceError, chat_template_of
 
     checkpoint = Checkpoint(Path("run/checkpoints/step-00000001"), 1, {"chat_template": "vicuna"}, {})
     with pytest.raises(HuggingFaceError, match="step-00000001: there is no chat template 'vicuna': give one of"):
-        _chat_template_of(checkpoint)
+        chat_template_of(checkpoint)
 
 
 def test_2023_aquila_config_loads_with_its_silent_defaults(tmp_path: Path) -> None:

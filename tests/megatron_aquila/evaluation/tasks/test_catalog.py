@@ -73,8 +73,9 @@ def test_command_line(tmp_path: Path) -> None:
     fetched = runner.invoke(app, arguments)
     assert fetched.exit_code == 0 and "SHA-256" in fetched.output and "8 rows" in fetched.output
     listed = runner.invoke(app, ["tasks", "--data", data], env={"COLUMNS": "200"}).output
-    (line,) = [line for line in listed.splitlines() if line.startswith("aqm_pubmedqa")]
-    assert line.split() == ["aqm_pubmedqa", "500", "log-likelihood", "pubmedqa", "yes"]
+    heads = [line.split() for line in listed.splitlines() if line.startswith(("pubmedqa", "medqa"))]
+    assert sorted(heads) == [["medqa", "missing"], ["pubmedqa"]]
+    assert "  aqm_pubmedqa 500 log-likelihood" in [f"  {' '.join(line.split())}" for line in listed.splitlines()]
     assert runner.invoke(app, ["verify", "--data", data]).exit_code == 0
     (tmp_path / "data" / "pubmedqa" / "train.jsonl").unlink()
     broken = runner.invoke(app, ["verify", "pubmedqa", "--data", data])
