@@ -79,7 +79,9 @@ def compare(earlier: Path, later: Path, console: Console) -> None:
 
 
 def have_judged(directory: Path, runs: Sequence[Path], console: Console) -> None:
-    """Have `runs` answer held-out dialogues, and each of them judged: against the references, and by a rubric."""
+    """Have `runs` answer held-out dialogues, and each of them judged, against the references and by a rubric; prints
+    what the judge says of the last.
+    """
     dialogues = _dialogues(directory / "pairs" / "pairs_valid.jsonl", directory / "evaluation" / "clinic.jsonl")
     kinds: Mapping[str, type[JudgeConfig]] = {"judge_pair": PairConfig, "judge_rubric": RubricConfig}
     with ClinicServer(make_world(seed=0)) as server:
@@ -93,7 +95,9 @@ def have_judged(directory: Path, runs: Sequence[Path], console: Console) -> None
                     f"output={model / results.FOLDER / name.replace('_', '-')}",
                     f"model.base_url={server.url}",
                 ]
-                console.print(judge_table(judge.run(load(kind, tiny_recipe(name), changes))))
+                summary = judge.run(load(kind, tiny_recipe(name), changes))
+                if model == runs[-1]:  # the report shows the others
+                    console.print(judge_table(summary))
 
 
 def _dialogues(pairs: Path, output: Path) -> Path:

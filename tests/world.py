@@ -63,6 +63,8 @@ def world(size: int, function: Callable[..., Any], /, **arguments: Any) -> list[
     Raises:
         WorldError: a rank raised, died or took too long. The processes are started anew for the next call.
     """
+    if not all(worker.process.is_alive() for worker in _workers):  # one was killed after its last call
+        _stop()
     while len(_workers) < size:
         _workers.append(_Worker())
     port = _next_port()

@@ -185,16 +185,21 @@ def test_sigkill_at_a_random_step_and_during_a_save(corpus: Path, uninterrupted:
     after_first_kill = max(losses(output))
 
     checkpoints = output / "checkpoints"
+
+    def unfinished() -> set[Path]:
+        return set(checkpoints.glob(".tmp-[0-9]*"))
+
+    left = unfinished()  # by the first kill, if that was in a save too
     with ThreadPoolExecutor() as pool:
         ranks = pool.submit(aquila_in_ranks, 2, "train", run_file)
         wait_until(
-            lambda: kill(lambda: any(checkpoints.glob(".tmp-[0-9]*"))),
+            lambda: kill(lambda: bool(unfinished() - left)),
             lambda: str(ranks.exception()) if ranks.done() else None,
             pause=0.0005,
         )
         with pytest.raises(WorldError, match="died"):
             ranks.result()
-    assert list(checkpoints.glob(".tmp-*")), "it was not in the middle of a save"
+    assert unfinished() - left, "it was not in the middle of a save"
     assert not (checkpoints / "step-00000010").exists()
 
     aquila_in_ranks(2, "train", run_file)
