@@ -6,7 +6,7 @@ Nothing is downloaded but from a prefix that the user names.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -209,9 +209,3 @@ def _write(
         write_manifest(directory / MANIFEST, manifest)
     counts = {split: len(records) for split, records in rows.items()}
     return Fetched(directory, counts, files, read.notes)
-
-
-def about_sets() -> Iterator[tuple[str, str, str]]:
-    """Name, title and origin of every set that can be fetched."""
-    for source in SOURCES.values():
-        yield source.name, source.title, source.origin
