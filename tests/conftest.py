@@ -1,7 +1,8 @@
-"""The suite in several processes: `pytest -n auto --dist loadfile --no-loadscope-reorder`, as `make test` says.
+"""The suite in several processes: `pytest -n auto --dist loadgroup --no-loadscope-reorder`, as `make test` says.
 
-A file stays in one process, and with it what its tests share: data, models, warm ranks. The files that take longest
-come first, so that no process is left alone with one of them at the end. Without `-n` nothing of this applies.
+A file stays in one process, and with it what its tests share: data and models; all files that make worlds of ranks stay
+in the same one. The files that take longest come first, so that no process is left alone with one of them at the end.
+Without `-n` nothing of this applies.
 """
 
 from __future__ import annotations
@@ -44,8 +45,19 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return max(1, min(len(os.sched_getaffinity(0)), psutil.virtual_memory().available // MEMORY))
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file stays in one process; all files that make worlds of ranks stay in the same one, and begin: two worlds at
+    a time on few cores wait for each other's ranks, and take many times as long as one after the other.
+    """
     if "PYTEST_XDIST_WORKER" in os.environ:
         place = {ROOT / file: position for position, file in enumerate(LONGEST)}
-        items.sort(key=lambda item: place.get(item.path, len(place)))  # stable
+        ranks = {path: _makes_worlds(path) for path in {item.path for item in items}}
+        for item in items:
+            item.add_marker(pytest.mark.xdist_group("ranks" if ranks[item.path] else str(item.path)))
+        items.sort(key=lambda item: (not ranks[item.path], place.get(item.path, len(place))))  # stable
+
+
+def _makes_worlds(path: Path) -> bool:
+    source = path.read_text(encoding="utf-8")
+    return "tests.world import" in source or "aquila_in_ranks" in source
