@@ -2,8 +2,6 @@
 PYTHON ?= python3.11
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-# Processes that share the tests: see tests/conftest.py.
-WORKERS ?= auto
 
 # What the compiled module is built from.
 KERNELS := $(shell find csrc -name tests -prune -o -type f -print)
@@ -25,7 +23,7 @@ demo: setup
 	$(BIN)/aquila demo
 
 test: setup lint
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest
 
 lint: setup
 	$(BIN)/ruff check .
