@@ -15,6 +15,7 @@ from megatron_aquila.engine.weights import RandomWeights
 from megatron_aquila.errors import ConfigError
 from megatron_aquila.global_tensors import TensorReader
 from megatron_aquila.huggingface import HuggingFaceReader, is_huggingface
+from megatron_aquila.manifest import weights_digest
 from megatron_aquila.shapes import ModelShape
 
 
@@ -58,8 +59,7 @@ def fingerprint(run: RunConfig, path: Path | None, shape: ModelShape, layout: La
     else:
         manifest = _checkpoint(path, layout, "sizes").manifest
         mine = {name: file["sha256"] for name, file in manifest["files"].items()}
-    content = layout.broadcast(sorted(digest for name, digest in mine.items() if name.endswith(".safetensors")))
-    return hashlib.sha256(" ".join(content).encode()).hexdigest()
+    return layout.broadcast(weights_digest(digest for name, digest in mine.items() if name.endswith(".safetensors")))
 
 
 def _checkpoint(path: Path, layout: Layout, verify: checkpoint.Verify) -> checkpoint.Checkpoint:

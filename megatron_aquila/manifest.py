@@ -26,6 +26,11 @@ class Damage(Exception):
     """What is wrong with a checkpoint: one clause that names the file."""
 
 
+def weights_digest(digests: Iterable[str]) -> str:
+    """What names weights wherever they are named: SHA-256 over the sorted SHA-256 of their files."""
+    return hashlib.sha256(" ".join(sorted(digests)).encode()).hexdigest()
+
+
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Write the manifest and its seal, flushed to the disk."""
     content = json.dumps(manifest, indent=1).encode()

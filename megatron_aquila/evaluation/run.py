@@ -7,7 +7,6 @@ tells more than a mean.
 from __future__ import annotations
 
 import datetime
-import hashlib
 import logging
 import os
 import time
@@ -29,6 +28,7 @@ from megatron_aquila.evaluation.tasks.catalog import Task
 from megatron_aquila.evaluation.tasks.harness import shots_of
 from megatron_aquila.evaluation.tasks.items import item_of
 from megatron_aquila.evaluation.tasks.metrics import task_metrics
+from megatron_aquila.manifest import weights_digest
 
 _MAX_NEW_TOKENS = 512  # of an answer in a dialogue, as in CMB's own configuration for CMB-Clin
 _PACKAGES = ("megatron-aquila", "lm-eval", "torch", "megatron-core", "transformers")
@@ -153,13 +153,14 @@ def _theirs(plan: Plan) -> Iterator[tuple[Any, ModelFacts]]:
     if settings.backend == "hf":
         arguments |= {"device": device, "trust_remote_code": False}
     lm: Any = get_model(settings.backend)(**arguments)
+    files = list(plan.path.glob("*.safetensors")) or list(plan.path.glob("*.bin"))  # hf and vllm read these too
     yield (
         lm,
         ModelFacts(
             name=plan.path.name,
             path=str(plan.path),
             kind="huggingface",
-            digest=_weights_digest(plan.path),
+            digest=weights_digest(map(sha256_file, files)),
             step=None,
             backend=settings.backend,
             layout=device,
@@ -167,13 +168,6 @@ def _theirs(plan: Plan) -> Iterator[tuple[Any, ModelFacts]]:
             chat_template="of the directory",
         ),
     )
-
-
-def _weights_digest(directory: Path) -> str:
-    """As `initial_weights.fingerprint`, without an engine."""
-    files = list(directory.glob("*.safetensors")) or list(directory.glob("*.bin"))  # hf and vllm read these too
-    digests = sorted(sha256_file(file) for file in files)
-    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
 def _ask(lm: Any, plan: Plan) -> dict[str, list[Item]]:

@@ -7,9 +7,8 @@ asked for it.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from megatron_aquila.checkpoint import Checkpoint
 from megatron_aquila.errors import AquilaError
 from megatron_aquila.evaluation import contamination, results
 from megatron_aquila.evaluation.judge import summary as judge
+from megatron_aquila.manifest import weights_digest
 from megatron_aquila.release.history import run_of
 
 _OTHERS = (judge.FILE, contamination.FILE)
@@ -117,12 +117,6 @@ def require_same_weights(evidence: Evidence, directory: Path) -> None:
                 f"{name} is an evaluation of other weights than these, of another step or dtype: leave it out, or "
                 "evaluate this export"
             )
-
-
-def weights_digest(files: Iterable[str]) -> str:
-    """What names the weights in evaluations and caches: SHA-256 over the sorted ones of their safetensors files
-    (`initial_weights.fingerprint`)."""
-    return hashlib.sha256(" ".join(sorted(files)).encode()).hexdigest()
 
 
 def _weights(checkpoint: Checkpoint) -> list[tuple[str, dict[str, str]]]:

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
@@ -59,15 +59,20 @@ _FENCES = {
 
 
 def asked_to_compare(body: dict[str, Any]) -> tuple[str, dict[str, str], str]:
-    """The code of a judge's prompt, its texts (conversation, first, second), and all that stands outside of the fences:
-    read as the prompt specifies it, by the code in its last line.
+    """As `read_fences`, of the prompt that compares two answers: conversation, first, second."""
+    return read_fences(body, _FENCES)
+
+
+def read_fences(body: dict[str, Any], fences: Mapping[str, tuple[str, str]]) -> tuple[str, dict[str, str], str]:
+    """The code of a judge's prompt, its texts by the names of `fences` (which say what stands in each language's), and
+    all that stands outside of them: read as the prompt specifies it, by the code in its last line.
     """
     user = body["messages"][-1]["content"]
     last = re.search(r"(?:The code is|代码是) ([0-9a-f]{12})[.。].*\Z", user.rpartition("\n")[2])
     assert last is not None, user
     code, texts = last[1], {}
     outside, begin = "", 0
-    for name, words in _FENCES.items():
+    for name, words in fences.items():
         fence = "|".join(words)
         edge = rf"----- (?:{fence}) {code} (?:begins|开始) -----\n(.*)\n----- (?:{fence}) {code} (?:ends|结束) -----"
         (found,) = re.finditer(edge, user, re.DOTALL)

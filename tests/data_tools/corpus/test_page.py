@@ -4,7 +4,6 @@ import copy
 import io
 import re
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from typing import Any
 
 import pytest
@@ -13,9 +12,9 @@ from rich.console import Console
 from data_tools.corpus.page import funnel_page
 from data_tools.corpus.page_terminal import plants_table, terminal_summary
 from data_tools.pages.html import count, percent, short, size, visible
+from tests.html_page import Page
 
 Json = dict[str, Any]
-VOID = {"meta", "br"}
 
 HOSTILE = (
     "</script><script>alert('x')</script><style>*{display:none}</style> </blockquote></main> & &amp; \"quoted\"\n"
@@ -201,41 +200,9 @@ def _plant(step: str, kind: str, planted: int, earlier: int, caught: int, missed
     return {"step": step, "kind": kind, **counts, "recall": recall, "false_alarms": alarms, "precision": precision}
 
 
-class _Reader(HTMLParser):
-    """Elements and text of a page; asserts that every element is closed where it should be."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text: list[str] = []
-        self.feed(page)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open[-1:] != ["style"]:
-            self.text.append(data)
-
-    @property
-    def said(self) -> str:
-        return " ".join(" ".join(self.text).split())
-
-
 def test_the_page_says_every_number_of_the_funnel() -> None:
     funnel = sample()
-    said = _Reader(funnel_page(funnel)).said
+    said = Page(funnel_page(funnel)).said
     numbers = [funnel["read"]["documents"], funnel["read"]["units"], funnel["clusters"]["documents"]]
     for step in funnel["steps"]:
         numbers += [step["in"]["documents"], step["out"]["documents"], *step["counts"].values()]
@@ -269,7 +236,7 @@ def test_reasons_are_summed_per_language() -> None:
 
 def test_a_hostile_document_is_shown_and_does_nothing() -> None:
     funnel = sample()
-    plain = _Reader(funnel_page(funnel))
+    plain = Page(funnel_page(funnel))
     for example in funnel["steps"][2]["examples"]:
         example |= {"id": HOSTILE, "source": HOSTILE, "reason": HOSTILE, "lang": HOSTILE, "excerpt": HOSTILE}
         example["detail"] = {HOSTILE: HOSTILE, "nested": {HOSTILE: [HOSTILE]}}
@@ -282,7 +249,7 @@ def test_a_hostile_document_is_shown_and_does_nothing() -> None:
     funnel["clusters"]["examples"][0] |= {"kept": HOSTILE, "members": [HOSTILE]}
     funnel["recipe"] = {"name": HOSTILE.replace("\ud800", "")}
     page = funnel_page(funnel)
-    read = _Reader(page)
+    read = Page(page)
     assert not {name for name, _ in read.tags} - {name for name, _ in plain.tags}
     assert "script" not in {name for name, _ in read.tags}
     assert sum(name == "style" for name, _ in read.tags) == 1
@@ -294,14 +261,14 @@ def test_a_hostile_document_is_shown_and_does_nothing() -> None:
 
 def test_the_page_stands_alone() -> None:
     page = funnel_page(sample())
-    for name, attributes in _Reader(page).tags:
+    for name, attributes in Page(page).tags:
         assert name not in {"link", "img", "iframe", "object", "script"}
         assert "src" not in attributes
         assert (attributes.get("href") or "#").startswith("#")
         assert not [key for key in attributes if key.startswith("on")]
     assert "url(" not in page and "@import" not in page
     # Every link of the page leads somewhere on it.
-    read = _Reader(page)
+    read = Page(page)
     anchors = {attributes["id"] for _, attributes in read.tags if "id" in attributes}
     assert {(a["href"] or "")[1:] for _, a in read.tags if a.get("href")} <= anchors
 
@@ -335,7 +302,7 @@ def test_an_empty_run_has_a_page_and_a_summary() -> None:
     funnel = _emptied(sample()) | {"version": 1}
     del funnel["clusters"], funnel["plants"]
     funnel["read"]["quarantined"] = {}
-    said = _Reader(funnel_page(funnel)).said
+    said = Page(funnel_page(funnel)).said
     assert "0 documents went through 0 steps; 0 came out." in said
     assert "nan" not in said.lower()
     nothing = copy.deepcopy(sample())
@@ -344,7 +311,7 @@ def test_an_empty_run_has_a_page_and_a_summary() -> None:
         for data in step["histograms"]:
             data["counts"] = [0] * len(data["counts"])
     nothing["read"] |= _size(0)
-    assert "Nothing was dropped here." in _Reader(funnel_page(nothing)).said
+    assert "Nothing was dropped here." in Page(funnel_page(nothing)).said
     assert "0 –" in " ".join(_terminal(nothing))
 
 

@@ -22,8 +22,9 @@ from megatron_aquila.evaluation.contamination import write as write_contaminatio
 from megatron_aquila.evaluation.judge.summary import PairSummary
 from megatron_aquila.evaluation.judge.summary import write as write_judgement
 from megatron_aquila.huggingface import HuggingFaceError
+from megatron_aquila.manifest import weights_digest
 from megatron_aquila.release.check import check_export
-from megatron_aquila.release.evidence import ReleaseError, gather, weights_digest
+from megatron_aquila.release.evidence import ReleaseError, gather
 from megatron_aquila.release.export import Released, ReleaseOptions, release
 from tests.data_tools.one_thread import one_thread  # noqa: F401 (a fixture)
 from tests.megatron_aquila.release.runs_on_disk import SHAPE, fingerprint_of, make_run, random_tensors

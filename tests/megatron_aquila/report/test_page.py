@@ -6,7 +6,6 @@ import json
 import math
 import re
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,10 @@ from megatron_aquila.evaluation.summary import task_result
 from megatron_aquila.report.curves import ReportError
 from megatron_aquila.report.page import Report, make_report
 from megatron_aquila.report.runs import Run, read_roads, read_run, slots
+from tests.html_page import Page
 from tests.megatron_aquila.report import sample
 from tests.megatron_aquila.report.browser import CHROMIUM, Browser
 
-VOID = {"meta", "br"}
 SECTIONS = [
     "The road",
     "Continued pre-training, stage 1",
@@ -39,38 +38,6 @@ SECTIONS = [
     "Configuration",
     "Versions",
 ]
-
-
-class Reader(HTMLParser):
-    """Elements and text of a page; asserts that every element is closed where it should be."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text: list[str] = []
-        self.feed(page)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open[-1:] != ["style"]:
-            self.text.append(data)
-
-    @property
-    def said(self) -> str:
-        return " ".join(" ".join(self.text).split())
 
 
 class World:
@@ -92,7 +59,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def test_the_page_has_every_section_and_its_figures(world: World) -> None:
     page = world.made.html
     assert re.findall(r"<h2>(.*?)</h2>", page) == SECTIONS
-    said = Reader(page).said
+    said = Page(page).said
     # 1,200 steps in four runs; 16 samples of 20 a second for 300 steps are 240 s a run.
     assert "steps 1,200 in 4 runs" in said
     assert "stage1 continued pre-training, stage 1 · 300 steps · 4 min" in said
@@ -118,7 +85,7 @@ def test_the_page_has_every_section_and_its_figures(world: World) -> None:
 def test_the_comparison_is_that_of_the_command(world: World) -> None:
     from megatron_aquila.evaluation.comparison import compare
 
-    said = Reader(world.made.html).said
+    said = Page(world.made.html).said
     first, last = (world.runs[i] / "evaluation/paper-cpt" for i in (0, -1))
     for row in compare(first, last).others[0].rows:
         interval = f"{100 * row.interval.low:+.1f} to {100 * row.interval.high:+.1f}"
@@ -134,13 +101,13 @@ def test_questions_are_compared_with_the_start(world: World) -> None:
     p = 2 * sum(math.comb(gained + lost, k) for k in range(gained + 1)) / 2 ** (gained + lost)
     assert gained < lost and p < 0.001
     expected = f"general general 96 {100 * sum(start) / 96:.1f} % {100 * sum(end) / 96:.1f} % < 0.001 worse"
-    said = Reader(world.made.html).said
+    said = Page(world.made.html).said
     assert expected in said
     assert f"general {100 * sum(start) / 96:.1f} % → {100 * sum(end) / 96:.1f} %, worse" in said
 
 
 def test_hostile_text_is_shown_and_does_nothing(world: World) -> None:
-    page, plain, hostile = world.hostile.html, Reader(world.made.html), Reader(world.hostile.html)
+    page, plain, hostile = world.hostile.html, Page(world.made.html), Page(world.hostile.html)
     assert {name for name, _ in hostile.tags} == {name for name, _ in plain.tags}
     # Every attribute is one that our own page has, too.
     assert {key for _, attributes in hostile.tags for key in attributes} == {
@@ -156,7 +123,7 @@ def test_hostile_text_is_shown_and_does_nothing(world: World) -> None:
 @pytest.mark.parametrize("kind", ["made", "hostile"])
 def test_the_page_stands_alone(world: World, kind: str) -> None:
     page: str = getattr(world, kind).html
-    read = Reader(page)
+    read = Page(page)
     for name, attributes in read.tags:
         assert name not in {"link", "img", "iframe", "object", "script", "base", "form", "image", "use"}
         assert not {"src", "srcset", "xlink:href", "action", "data"} & set(attributes)
@@ -184,7 +151,7 @@ def test_a_run_with_nothing_is_a_sentence(tmp_path: Path) -> None:
     (run / "config.yaml").write_text("name: fresh\nstage: sft\n")
     made = make_report([run])
     assert re.findall(r"<h2>(.*?)</h2>", made.html) == ["The road", "Supervised fine-tuning", "Configuration"]
-    assert "fresh: nothing has been logged yet." in Reader(made.html).said
+    assert "fresh: nothing has been logged yet." in Page(made.html).said
     assert "<svg" not in made.html
 
 
@@ -234,7 +201,7 @@ def test_two_runs_lie_over_each_other(tmp_path: Path) -> None:
     # A raw curve and a trend of each run, and the dots' threads.
     assert len(re.findall(r'class="curve faint s[01]"', loss)) == 2
     assert {*re.findall(r'class="curve (?:thread )?(s\d)"', loss)} == {"s0", "s1"}
-    said = Reader(made.html).said
+    said = Page(made.html).said
     assert "Preference training what differs" in said
     # What differs, and nothing that does not.
     table = re.search(r"what differs.*?</table>", made.html)
@@ -272,7 +239,7 @@ def test_what_cannot_be_read_is_named(world: World, tmp_path: Path, change: Any,
 def test_evaluations_from_elsewhere(world: World, tmp_path: Path) -> None:
     sample.write_evaluation(tmp_path / "base", "base model", [0.2, 0.3, 0.4], 9)
     sample.write_evaluation(tmp_path / "other-data", "of other data", [0.2, 0.3, 0.4], 9, data="x")
-    said = Reader(make_report([world.runs[-1]], [tmp_path / "base", tmp_path / "other-data"]).html).said
+    said = Page(make_report([world.runs[-1]], [tmp_path / "base", tmp_path / "other-data"]).html).said
     assert "base model beside dpo" in said
     # What cannot be compared is said, and the rest of the page is there.
     assert "Not compared: aqm_mmlu_anatomy was scored with different questions" in said
@@ -328,7 +295,7 @@ def pair(tmp_path: Path) -> list[Path]:
 
 def _section(page: str, anchor: str) -> str:
     found = re.search(rf'<section id="{anchor}">(.*?)</section>', page)
-    return Reader(found[1]).said if found else ""
+    return Page(found[1]).said if found else ""
 
 
 def _columns(page: str) -> list[str]:

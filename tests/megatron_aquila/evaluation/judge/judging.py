@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron_aquila.evaluation.judge.config import PairConfig, RubricConfig
-from tests.data_tools.llm_server import LanguageModelServer, asked_to_compare
+from tests.data_tools.llm_server import LanguageModelServer, asked_to_compare, read_fences
 
 CRITERIA = ("fluency", "relevance", "completeness", "proficiency")
 Rule = Callable[[dict[str, Any], int], str]
@@ -21,22 +21,8 @@ _FENCES = {
 
 
 def asked_to_rate(body: dict[str, Any]) -> tuple[str, dict[str, str], str]:
-    """The code of a rubric's prompt, its texts, and all that stands outside of the fences: read as the prompt specifies
-    it, by the code in its last line.
-    """
-    user = body["messages"][-1]["content"]
-    last = re.search(r"(?:The code is|代码是) ([0-9a-f]{12})[.。].*\Z", user.rpartition("\n")[2])
-    assert last is not None, user
-    code, texts = last[1], {}
-    outside, begin = "", 0
-    for name, words in _FENCES.items():
-        fence = "|".join(words)
-        edge = rf"----- (?:{fence}) {code} (?:begins|开始) -----\n(.*)\n----- (?:{fence}) {code} (?:ends|结束) -----"
-        (found,) = re.finditer(edge, user, re.DOTALL)
-        texts[name] = found[1]
-        outside += user[begin : found.start(1)]
-        begin = found.end(1)
-    return code, texts, "\n".join([message["content"] for message in body["messages"][:-1]] + [outside + user[begin:]])
+    """As `read_fences`, of the prompt that asks for a rating."""
+    return read_fences(body, _FENCES)
 
 
 def better(code: str, place: str, **more: Any) -> str:
