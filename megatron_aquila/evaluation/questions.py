@@ -26,7 +26,7 @@ from data_tools.tokenizers import Tokenizer
 from megatron_aquila.config_evaluation import QuestionSet
 from megatron_aquila.errors import ConfigError
 from megatron_aquila.evaluation.pairs import encode_pair
-from megatron_aquila.evaluation.results import Item, write_lines
+from megatron_aquila.evaluation.results import Item, read_item_file, write_item_file
 from megatron_aquila.evaluation.statistics import Verdict, paired_bootstrap, sign_flip_exact, verdict
 from megatron_aquila.evaluation.tasks.catalog import questions_task
 from megatron_aquila.evaluation.tasks.data import EvaluationDataError, load_split
@@ -194,7 +194,7 @@ class TrainingQuestions:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 if settings.name not in self._start:
                     write_whole(self._folder / f"{settings.name}.sha256", digest(asked).encode())
-                write_items(self._folder / f"{settings.name}-step-{step}.jsonl", items)
+                write_item_file(self._folder / f"{settings.name}-step-{step}.jsonl", items)
             self._start.setdefault(settings.name, items)
         return standings
 
@@ -209,7 +209,7 @@ class TrainingQuestions:
             kept = [path for number, path in steps.items() if step > 0 and number <= step]
             if kept:
                 sealed = (self._folder / f"{settings.name}.sha256").read_text(encoding="utf-8")
-                found[settings.name] = sealed, read_items(kept[0])
+                found[settings.name] = sealed, read_item_file(kept[0])
         return found
 
 
@@ -227,14 +227,6 @@ def steps_of(folder: Path, name: str) -> dict[int, Path]:
     pattern = re.compile(rf"{re.escape(name)}-step-(\d+)\.jsonl")
     found = ((pattern.fullmatch(path.name), path) for path in folder.glob(f"{name}-step-*.jsonl"))
     return dict(sorted((int(match[1]), path) for match, path in found if match))
-
-
-def write_items(path: Path, items: Sequence[Item]) -> None:
-    write_lines(path, (item.model_dump(exclude_defaults=True) for item in items))
-
-
-def read_items(path: Path) -> list[Item]:
-    return [Item.model_validate_json(line) for line in path.read_bytes().splitlines()]
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

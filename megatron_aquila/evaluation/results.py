@@ -135,8 +135,13 @@ def write(directory: Path, evaluation: Evaluation, items: Mapping[str, Sequence[
     for old in (*folder.glob("*.jsonl"), *folder.glob("*.jsonl.*.tmp"), *directory.glob(f"{FILE}.*.tmp")):
         old.unlink()
     for task, rows in items.items():
-        write_lines(folder / f"{task}.jsonl", map(_line, rows))
+        write_item_file(folder / f"{task}.jsonl", rows)
     write_whole(directory / FILE, (evaluation.model_dump_json(indent=1) + "\n").encode())
+
+
+def write_item_file(path: Path, items: Iterable[Item]) -> None:
+    """One line an item, published whole."""
+    write_lines(path, map(_line, items))
 
 
 def _line(item: Item) -> dict[str, Any]:
@@ -179,6 +184,15 @@ def read_items(directory: Path, task: str) -> list[Item]:
     path = directory / ITEMS / f"{task}.jsonl"
     if not path.is_file():
         raise ResultsError(f"{path} is missing: the evaluation has no items of {task}")
+    return read_item_file(path)
+
+
+def read_item_file(path: Path) -> list[Item]:
+    """What `write_item_file` wrote.
+
+    Raises:
+        ResultsError: a line is not an item.
+    """
     items = []
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from data_tools.pages.html import Column, Markup, count, join, percent, tag
 from megatron_aquila.config_evaluation import QuestionSet
-from megatron_aquila.evaluation.questions import ALPHA, FOLDER, Standing, read_items, standing, steps_of
+from megatron_aquila.evaluation.questions import ALPHA, FOLDER, Standing, standing, steps_of
+from megatron_aquila.evaluation.results import ResultsError, read_item_file
 from megatron_aquila.evaluation.statistics import wilson
 from megatron_aquila.report.charts import Chart, Line, grid
 from megatron_aquila.report.curves import ReportError
@@ -116,8 +117,8 @@ def _standing(run: Run, name: str, kind: str) -> Standing | None:
         return None
     try:
         settings = QuestionSet.model_validate({"name": name, "path": "-", "kind": kind})
-        now, start = read_items(files[-1]), read_items(files[0]) if len(files) > 1 else None
-    except (ValidationError, OSError) as error:
+        now, start = read_item_file(files[-1]), read_item_file(files[0]) if len(files) > 1 else None
+    except (ResultsError, ValidationError, OSError) as error:
         raise ReportError(f"{run.path / FOLDER}: the items of {name} cannot be read: {error}") from error
     if start is not None and [item.id for item in start] != [item.id for item in now]:
         start = None  # the set was changed between: nothing to compare

@@ -20,8 +20,8 @@ from megatron_aquila import events, metrics
 from megatron_aquila.checkpoint import open_checkpoint
 from megatron_aquila.config_evaluation import EvaluationConfig, QuestionSet
 from megatron_aquila.errors import AquilaError, ConfigError
-from megatron_aquila.evaluation.questions import load_set, probability, read_items, standing, steps_of
-from megatron_aquila.evaluation.results import Item
+from megatron_aquila.evaluation.questions import load_set, probability, standing, steps_of
+from megatron_aquila.evaluation.results import Item, read_item_file
 from megatron_aquila.huggingface import export
 from tests.megatron_aquila.test_resume import losses, run_training, weights
 from tests.world import world
@@ -42,7 +42,7 @@ def asked(corpus: Path, **changes: Any) -> Record:
 
 
 def items(output: Path, name: str, step: int) -> list[Item]:
-    return read_items(output / "questions" / f"{name}-step-{step}.jsonl")
+    return read_item_file(output / "questions" / f"{name}-step-{step}.jsonl")
 
 
 LAYOUTS: dict[str, tuple[int, Record]] = {

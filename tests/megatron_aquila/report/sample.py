@@ -14,8 +14,7 @@ import yaml
 
 from megatron_aquila.evaluation import contamination, results
 from megatron_aquila.evaluation.judge import summary as judge
-from megatron_aquila.evaluation.questions import write_items
-from megatron_aquila.evaluation.results import Interval, Item
+from megatron_aquila.evaluation.results import Interval, Item, write_item_file
 from megatron_aquila.evaluation.statistics import wilson
 from megatron_aquila.evaluation.summary import groups_of, task_result
 
@@ -141,7 +140,7 @@ def write_questions(run: Path, draw: random.Random, place: int) -> None:
             record: dict[str, Any] = {"step": step}
             for name, share in (("clinic", 0.3 + 0.0012 * step), ("general", 0.7 - 0.0008 * step)):
                 found = items(share, 96, seed=3 + place, name=name)
-                write_items(folder / f"{name}-step-{step}.jsonl", found)
+                write_item_file(folder / f"{name}-step-{step}.jsonl", found)
                 record[f"questions/{name}/accuracy"] = sum(item.right for item in found) / len(found)
                 record[f"questions/{name}/probability"] = share - 0.05
             file.write(json.dumps(record) + "\n")
