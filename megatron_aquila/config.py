@@ -24,6 +24,7 @@ from pydantic import (
 from megatron_aquila.config_base import Section as Section
 from megatron_aquila.config_base import refuse
 from megatron_aquila.config_evaluation import EvaluationConfig
+from megatron_aquila.config_resilience import ResilienceConfig
 from megatron_aquila.kernels import Loss
 from megatron_aquila.layout import (
     batch_problems,
@@ -281,6 +282,10 @@ class CheckpointConfig(Section):
     verify: Literal["full", "sizes", "off"] = Field(
         default="full", description="on load: SHA-256 of every file, sizes only, or nothing"
     )
+    asynchronous: bool = Field(
+        default=False,
+        description="write while training goes on, from a copy in host memory; the save of the last step is waited for",
+    )
 
 
 class PreferenceConfig(Section):
@@ -346,6 +351,9 @@ class RunConfig(Section):
     optimizer: OptimizerConfig = Field(description="AdamW")
     checkpoint: CheckpointConfig = Field(description="saving and resuming")
     evaluation: EvaluationConfig = Field(description="validation loss, and questions put while training")
+    resilience: ResilienceConfig = Field(
+        default_factory=ResilienceConfig, description="what is done when something goes wrong"
+    )
     logging: LoggingConfig = Field(default_factory=LoggingConfig, description="what is reported")
     preference: PreferenceConfig = Field(default_factory=PreferenceConfig, description="the loss on pairs (dpo)")
 
