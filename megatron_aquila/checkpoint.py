@@ -21,9 +21,11 @@ import re
 import shutil
 import uuid
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any, Literal, Protocol, TypeVar, cast
 
 from data_tools.publish import fsync
@@ -143,48 +145,96 @@ def save(
         CheckpointError: on all ranks, when any of them failed; it names the rank and the reason. Earlier
             checkpoints are as they were.
     """
-    if keep is not None and keep < 1:
-        raise ValueError(f"keep must be at least 1 or None, not {keep}")
-    rank = communicator.rank
-    temporary = root / communicator.broadcast(f".tmp-{step}-{uuid.uuid4().hex}")
-    final = root / f"step-{step:08d}"
+    return Saving(root, step, write, state=state, keep=keep, communicator=communicator, best=best).finish()
 
-    def stage() -> dict[str, dict[str, Any]]:
-        encoded = json.dumps(state, indent=1).encode() if rank == 0 else b""
-        own = temporary / str(rank)  # a folder for each rank tells it which files are its own
-        own.mkdir(parents=True)
-        write(own)
-        if rank == 0:
-            write_flushed(own / _STATE, encoded)
-        return flush_and_digest(own)
 
-    def publish() -> None:
-        files = _merge(temporary, staged)
-        manifest = {
-            "format": _FORMAT,
-            "step": step,
-            "world_size": communicator.world_size,
-            "versions": versions("megatron-aquila", "megatron-core", "torch", "safetensors"),
-            "files": files,
-        }
-        write_manifest(temporary, manifest)
-        fsync(temporary)
-        _move_into_place(temporary, final)
-        _point(final, _LATEST)
-        if best:
-            _point(final, _BEST)
-        if keep is not None:
-            _prune(root, keep, final)
+class Saving:
+    """A save under way: the arguments are those of `save`. Every rank makes one, and calls `finish`.
 
+    With `background` this rank's files are written by a thread; `write` must then read nothing that training changes.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        step: int,
+        write: Callable[[Path], None],
+        *,
+        state: dict[str, Any],
+        keep: int | None,
+        communicator: Communicator,
+        best: bool = False,
+        background: bool = False,
+    ) -> None:
+        if keep is not None and keep < 1:
+            raise ValueError(f"keep must be at least 1 or None, not {keep}")
+        self.step = step
+        self._root, self._keep, self._best, self._communicator = root, keep, best, communicator
+        self._temporary = root / communicator.broadcast(f".tmp-{step}-{uuid.uuid4().hex}")
+        rank = communicator.rank
+        encoded = json.dumps(state, indent=1) if rank == 0 and background else None  # as the state is now
+
+        def stage() -> dict[str, dict[str, Any]]:
+            content = (encoded or json.dumps(state, indent=1)).encode() if rank == 0 else b""
+            own = self._temporary / str(rank)  # a folder for each rank tells it which files are its own
+            own.mkdir(parents=True)
+            write(own)
+            if rank == 0:
+                write_flushed(own / _STATE, content)
+            return flush_and_digest(own)
+
+        self._stage: Callable[[], dict[str, dict[str, Any]]] = stage
+        self._thread: Thread | None = None
+        if background:
+            staged: Future[dict[str, dict[str, Any]]] = Future()
+            self._thread = Thread(target=_fulfil, args=(staged, stage), name=f"save-{step}", daemon=True)
+            self._stage = staged.result
+            self._thread.start()
+
+    @property
+    def is_written(self) -> bool:
+        """Whether `finish` would not wait for this rank's files."""
+        return self._thread is None or not self._thread.is_alive()
+
+    def finish(self) -> Path:
+        """Wait for every rank's files and publish them; see `save`."""
+        root, step, temporary, communicator = self._root, self.step, self._temporary, self._communicator
+        final = root / f"step-{step:08d}"
+
+        def publish() -> None:
+            files = _merge(temporary, staged)
+            manifest = {
+                "format": _FORMAT,
+                "step": step,
+                "world_size": communicator.world_size,
+                "versions": versions("megatron-aquila", "megatron-core", "torch", "safetensors"),
+                "files": files,
+            }
+            write_manifest(temporary, manifest)
+            fsync(temporary)
+            _move_into_place(temporary, final)
+            _point(final, _LATEST)
+            if self._best:
+                _point(final, _BEST)
+            if self._keep is not None:
+                _prune(root, self._keep, final)
+
+        try:
+            staged = _together(communicator, f"saving step {step} to {root}", self._stage)
+            _on_first_rank(communicator, f"publishing {final}", publish)
+        except CheckpointError:
+            if communicator.rank == 0:
+                shutil.rmtree(temporary, ignore_errors=True)
+            communicator.barrier()
+            raise
+        return final
+
+
+def _fulfil(promise: Future[T], action: Callable[[], T]) -> None:
     try:
-        staged = _together(communicator, f"saving step {step} to {root}", stage)
-        _on_first_rank(communicator, f"publishing {final}", publish)
-    except CheckpointError:
-        if rank == 0:
-            shutil.rmtree(temporary, ignore_errors=True)
-        communicator.barrier()
-        raise
-    return final
+        promise.set_result(action())
+    except BaseException as error:  # noqa: BLE001 - raised by whoever asks for the result
+        promise.set_exception(error)
 
 
 def sweep(root: Path, communicator: Communicator) -> None:

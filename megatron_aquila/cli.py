@@ -53,7 +53,7 @@ def main() -> NoReturn:
             raise
         rank = os.environ.get("RANK", "0")
         print(f"{'' if rank == '0' else f'[rank {rank}] '}aquila: {error}", file=sys.stderr)
-        sys.exit(USER_ERROR)
+        sys.exit(error.exit_code if isinstance(error, AquilaError) else USER_ERROR)
     sys.exit(0)
 
 
@@ -114,6 +114,14 @@ def schema() -> None:
     from megatron_aquila.config import RunConfig
 
     print(json.dumps(RunConfig.model_json_schema(), indent=2, ensure_ascii=False))
+
+
+@config_app.command("reference")
+def config_reference() -> None:
+    """Print every key of every recipe, as docs/recipe_reference.md has them."""
+    from megatron_aquila.config_reference import reference_page
+
+    print(reference_page(), end="")
 
 
 @config_app.command()

@@ -27,7 +27,7 @@ from megatron_aquila.engine.parallel import Layout, parallel_world
 from megatron_aquila.engine.snapshot import Snapshot
 from megatron_aquila.engine.step import StepReport, apply_update, clear_gradients, run_schedule
 from megatron_aquila.engine.weights import load_weights
-from megatron_aquila.errors import AquilaError, ConfigError
+from megatron_aquila.errors import ConfigError, TrainingError
 from megatron_aquila.evaluation.questions import TrainingQuestions
 from megatron_aquila.events import EventLog
 from megatron_aquila.initial_weights import weights_of
@@ -36,10 +36,6 @@ from megatron_aquila.output import prepare_output
 from megatron_aquila.schedule import learning_rate
 from megatron_aquila.stages import Dataset, Stage, load_stage
 from megatron_aquila.start import Preparation
-
-
-class TrainingError(AquilaError):
-    """Training cannot go on without becoming wrong."""
 
 
 def train(run: RunConfig) -> None:

@@ -100,13 +100,13 @@ def build_optimizer(run: RunConfig, config: TransformerConfig, chunks: list[Data
 
 def _fuse(optimizer: MegatronOptimizer) -> None:
     """One pass over the weights instead of a dozen, where Megatron falls back to torch's AdamW; no temporaries."""
-    for inner in _chained(optimizer):
+    for inner in chained(optimizer):
         if isinstance(inner.optimizer, torch.optim.AdamW):
             for group in inner.optimizer.param_groups:
                 group["fused"] = True
 
 
-def _chained(optimizer: MegatronOptimizer) -> list[MegatronOptimizer]:
+def chained(optimizer: MegatronOptimizer) -> list[MegatronOptimizer]:
     return optimizer.chained_optimizers if isinstance(optimizer, ChainedOptimizer) else [optimizer]
 
 
@@ -142,7 +142,7 @@ class OptimizerState:
         shape: ModelShape,
         layout: Layout,
     ) -> None:
-        self._optimizers = _chained(optimizer)
+        self._optimizers = chained(optimizer)
         self._placed = place_parameters(chunks, shape, layout)
         self._held = held_parts(chunks)
         self._layout = layout

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,12 @@ class Snapshot:
 
     def write(self, directory: Path) -> None:
         write_shards(shard_path(directory, self._layout.rank), self._shards())
+
+    def copied(self) -> Callable[[Path], None]:
+        """What `write` would write now, copied to the host: to be written while training goes on."""
+        shards = [replace(shard, data=shard.data.detach().to("cpu", copy=True)) for shard in self._shards()]
+        path = partial(shard_path, rank=self._layout.rank)
+        return lambda directory: write_shards(path(directory), shards)
 
     def state(self) -> dict[str, Any]:
         """The part that is not tensors; JSON-able."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -11,10 +12,12 @@ import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
 from megatron.core.optimizer import MegatronOptimizer
+from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
 from megatron.core.pipeline_parallel import get_forward_backward_func
 
 from megatron_aquila.datasets.batch import MicroBatch
 from megatron_aquila.engine.attention import packed_sequences
+from megatron_aquila.engine.optimizer import chained
 
 # per-token log-probs [1, T] and the micro-batch → (sum of the loss, integer count, sums of further metrics)
 Loss = Callable[[torch.Tensor, MicroBatch], tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]]
@@ -123,16 +126,30 @@ def _report(
 
 @dataclass(frozen=True)
 class Update:
-    """What an optimizer step reports. `applied` is false where fp16 overflowed and the step was skipped."""
+    """What an optimizer step reports. `applied` is false where nothing was updated: fp16 overflowed, and the loss scaler
+    takes a smaller scale next time, or the global norm of the gradients is not finite.
+    """
 
     applied: bool
     grad_norm: float
 
 
 def apply_update(optimizer: MegatronOptimizer) -> Update:
-    """Clip the accumulated gradients and update the weights."""
-    applied, grad_norm, _ = optimizer.step()
-    return Update(bool(applied), float(grad_norm) if grad_norm is not None else 0.0)
+    """Clip the accumulated gradients and update the weights, if the gradients are finite.
+
+    The steps are those of Megatron's `ChainedOptimizer.step`, which would update the weights with the clipped NaN of a
+    norm that is not finite.
+    """
+    if optimizer.prepare_grads():
+        return Update(False, 0.0)
+    norm = float(optimizer.get_grad_norm())
+    if not math.isfinite(norm):
+        return Update(False, norm)
+    for inner in chained(optimizer):
+        parameters = inner.get_parameters()
+        if parameters and inner.config.clip_grad > 0.0:
+            clip_grad_by_total_norm_fp32(parameters, inner.config.clip_grad, norm)
+    return Update(bool(optimizer.step_with_ready_grads()), norm)
 
 
 def clear_gradients(chunks: Sequence[Any], optimizer: MegatronOptimizer) -> None:
