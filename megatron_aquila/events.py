@@ -3,8 +3,10 @@
     {"time": seconds since 1970, "event": …, "step": …, "seconds": what it took, "training_seconds": …}
 
 event: "start" or "resume" (seconds: of making data, model and optimizer ready), "evaluated" (validation), "questions",
-"saved", "warning" (with `message`), "end". training_seconds: spent in training steps by this process so far. "start"
-and "resume" have `reached`, the last step that a process before this one logged.
+"saved" (seconds: that training waited; `checkpoint`: the step that was saved), "warning", "anomaly" (`kind`, `value`,
+`expected`, `policy`, and `samples`, the ids of the batch), "replicas" (weights that differ), "stopped" (by a signal),
+"end". Those that are told to people have a `message`. training_seconds: spent in training steps by this process so far.
+"start" and "resume" have `reached`, the last step that a process before this one logged.
 """
 
 from __future__ import annotations

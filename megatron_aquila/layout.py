@@ -4,6 +4,7 @@ sentence.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from megatron_aquila.errors import ConfigError
@@ -27,8 +28,7 @@ def check_layout(config: RunConfig, world_size: int) -> list[str]:
     those that need its ``config.json`` (ConfigError when that cannot be read).
     """
     parallel = config.parallel
-    tensor, pipeline = parallel.tensor_parallel, parallel.pipeline_parallel
-    sizes = f"parallel.tensor_parallel {tensor} x pipeline_parallel {pipeline}"
+    sizes = parallel.sizes
     problems = shape_problems(config, config.model.resolve())
     if world_size % parallel.model_parallel:
         return [*problems, f"{world_size} processes cannot be divided into replicas of {sizes}"]
@@ -62,6 +62,33 @@ def length_problems(config: RunConfig) -> list[str]:
     if config.stage in _STAGES_OF_SAMPLES and training.tokens is not None:
         return [f"training.tokens is for cpt: {config.stage} counts samples; give epochs or steps"]
     return []
+
+
+def precision_problems(config: RunConfig) -> list[str]:
+    """What keeps ``training.fp8`` from working, whatever the machine."""
+    training, parallel = config.training, config.parallel
+    if training.fp8 is None:
+        return []
+    problems = []
+    if training.precision != "bf16":
+        problems.append(f"training.fp8 goes with training.precision bf16, not {training.precision}")
+    if training.layers == "own":
+        problems.append("training.fp8 is Transformer Engine's, and training.layers is own: set layers=auto")
+    if config.evaluation.questions:
+        problems.append(
+            "training.fp8 does not go with evaluation.questions, which are scored in packs of any length: ask them of "
+            "the checkpoints with `aquila eval`"
+        )
+    # Transformer Engine multiplies matrices whose sides are multiples of 16 only
+    multiple = 16 * parallel.context_parallel * (parallel.tensor_parallel if parallel.sequence_parallel else 1)
+    lengths = {
+        "data.sequence_length": config.data.sequence_length,
+        "preference.reference_sequence_length": config.preference.reference_sequence_length,
+    }
+    for name, length in lengths.items():
+        if length is not None and length % multiple:
+            problems.append(f"training.fp8 needs {name} {length} to be a multiple of {multiple}")
+    return problems
 
 
 def preference_problems(preference: PreferenceConfig) -> list[str]:
@@ -125,12 +152,32 @@ def sharding_problems(config: RunConfig, replicas: int | None) -> list[str]:
     if config.training.precision == "fp16":
         problems.append("parallel.sharding full does not go with training.precision fp16: use bf16 or fp32")
     # Megatron-FSDP 0.16 with one rank adds its gradient buffer to itself after every micro-batch
-    if replicas == 1:
+    if replicas is not None and replicas * config.parallel.context_parallel == 1:
         problems.append(
             "parallel.sharding full divides the weights among data-parallel replicas, and here is one: set "
             "parallel.data_parallel=2 or more, or sharding=optimizer"
         )
     return problems
+
+
+def context_problems(config: RunConfig) -> list[str]:
+    """Whether a pack can be cut into parts of one length for the context-parallel ranks."""
+    parallel = config.parallel
+    if parallel.context_parallel == 1:
+        return []
+    parts, why = 2 * parallel.context_parallel, "2 x parallel.context_parallel"
+    if parallel.sequence_parallel:  # a rank's two parts lie end to end, and are split together
+        parts = math.lcm(parts, parallel.context_parallel * parallel.tensor_parallel)
+        why += " and of context_parallel x tensor_parallel"
+    lengths = [
+        ("data.sequence_length", config.data.sequence_length),
+        ("preference.reference_sequence_length", config.preference.reference_sequence_length or parts),
+    ]
+    return [
+        f"{key} {length} is not a multiple of {why}, hence of {parts}: packs are cut into parts of one length"
+        for key, length in lengths
+        if length % parts
+    ]
 
 
 def shape_problems(config: RunConfig, shape: ModelShape) -> list[str]:
@@ -147,9 +194,14 @@ def shape_problems(config: RunConfig, shape: ModelShape) -> list[str]:
     ]
     if parallel.sequence_parallel:
         divisions.append(("data.sequence_length", length, *tensor))
+    if config.training.fp8:
+        sixteenths = ("16 x parallel.tensor_parallel, as training.fp8 needs:", 16 * parallel.tensor_parallel)
+        divisions.append(("the model's hidden_size", shape.hidden_size, *sixteenths))
+        divisions.append(("the model's ffn_hidden_size", shape.ffn_hidden_size, *sixteenths))
     problems = [
         f"{what} {size} is not a multiple of {by} {parts}" for what, size, by, parts in divisions if size % parts
     ]
+    problems += context_problems(config)
     # Positions restart at every sample: a pack may be longer, and the stage looks at the samples.
     if length > shape.max_position_embeddings and config.stage not in _STAGES_OF_SAMPLES:
         problems.append(

@@ -5,8 +5,11 @@ Read it top to bottom: `train` joins the world, `Trainer.__init__` builds everyt
 
 from __future__ import annotations
 
+import gc
 import math
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -23,7 +26,8 @@ from megatron_aquila.engine.optimizer import (
     set_learning_rate,
     wrap_data_parallel,
 )
-from megatron_aquila.engine.parallel import Layout, parallel_world
+from megatron_aquila.engine.parallel import Layout, parallel_world, seed_ranks
+from megatron_aquila.engine.replicas import differing_replicas
 from megatron_aquila.engine.snapshot import Snapshot
 from megatron_aquila.engine.step import StepReport, apply_update, clear_gradients, run_schedule
 from megatron_aquila.engine.weights import load_weights
@@ -33,6 +37,13 @@ from megatron_aquila.events import EventLog
 from megatron_aquila.initial_weights import weights_of
 from megatron_aquila.layout import schedule_problems
 from megatron_aquila.output import prepare_output
+from megatron_aquila.resilience import ledger
+from megatron_aquila.resilience.anomalies import Anomalies, Anomaly
+from megatron_aquila.resilience.ledger import Ledger, fingerprint
+from megatron_aquila.resilience.policy import Policy, RollBack
+from megatron_aquila.resilience.signals import Stopped, StopSignals
+from megatron_aquila.resilience.watchdog import Watchdog
+from megatron_aquila.saves import Saves, find_checkpoint
 from megatron_aquila.schedule import learning_rate
 from megatron_aquila.stages import Dataset, Stage, load_stage
 from megatron_aquila.start import Preparation
@@ -41,12 +52,28 @@ from megatron_aquila.start import Preparation
 def train(run: RunConfig) -> None:
     """Train as `run` says, from the newest sound checkpoint of `run.output` if there is one.
 
-    Every process of the world calls it. Writes checkpoints, `metrics.jsonl`, `events.jsonl`, TensorBoard events, the
-    answers to questions and the resolved configuration under `run.output`.
+    Every process of the world calls it. Writes checkpoints, `metrics.jsonl`, `events.jsonl`, `ledger.jsonl`, answers to
+    questions, TensorBoard events and the resolved configuration under `run.output`.
+
+    Raises:
+        Stopped: a signal asked for an end; the run is saved.
+        TrainingError: it cannot go on without becoming wrong.
     """
     device = choose_device(run.device)
-    with parallel_world(run, device) as layout:
-        Trainer(run, device, layout).run()
+    with parallel_world(run, device) as layout, StopSignals() as signals:
+        left_out: frozenset[int] = frozenset()
+        while True:
+            trainer = Trainer(run, device, layout, signals, left_out)
+            try:
+                trainer.run()
+                return
+            except RollBack as back:
+                left_out |= {back.step}
+            finally:
+                trainer.close()
+            del trainer  # its weights go before the next one's come
+            gc.collect()
+            seed_ranks(run.seed)
 
 
 def prepare(run: RunConfig) -> None:
@@ -68,9 +95,18 @@ def prepare(run: RunConfig) -> None:
 
 
 class Trainer:
-    def __init__(self, run: RunConfig, device: torch.device, layout: Layout) -> None:
+    def __init__(
+        self,
+        run: RunConfig,
+        device: torch.device,
+        layout: Layout,
+        signals: StopSignals | None = None,
+        left_out: frozenset[int] = frozenset(),
+    ) -> None:
+        """`left_out`: steps whose batches are not trained on, as this process had to go back because of them."""
         self._began = time.perf_counter()
         self.settings, self.device, self.layout = run, device, layout
+        self._signals, self._left_out = signals or StopSignals(), left_out
         torch.use_deterministic_algorithms(run.training.deterministic)
 
         self.stage = load_stage(run.stage)(run)
@@ -83,8 +119,7 @@ class Trainer:
         self.questions = TrainingQuestions(run, self.stage.tokenizer, self.shape, layout)
 
         chunks, config = build_model(run, self.shape, device)
-        self.checkpoints = run.output / checkpoint.FOLDER
-        resumed = self._find_checkpoint()
+        resumed = find_checkpoint(run, layout)
         preparation = Preparation(run, self.shape, chunks, layout, device)
         self.stage.prepare(preparation)
         # Before the optimizer is built: its float32 values start as a copy of the weights, vocabulary padding included.
@@ -103,16 +138,27 @@ class Trainer:
         self.samples = 0.0
         self.tokens = 0.0  # supervised, or pairs
         self.best = math.inf  # lowest validation loss so far
+        self.anomalies = Anomalies(run.resilience)
+        self._measured = True  # what is due after `step` has been measured
+        self._trained_on: list[Any] | None = None  # this rank's rows of the last step; None: its batch was left out
         if resumed is not None:
             self._resume(resumed)
         self.questions.go_on(self.step)
 
         if layout.is_main:
             prepare_output(run, self.stage.tokenizer)
+        layout.barrier()  # now there is a folder
         self.throughput = metrics.Throughput(
             metrics.peak_tflops(run.logging.peak_tflops, device), layout.world_size, self.stage.sample_name
         )
+        self.watchdog = Watchdog(run.output, layout.rank)
         self.events = self._open_events()
+        past = layout.broadcast(
+            [event for event in events.read(run.output / events.FILE) if event["event"] == "anomaly"]
+        )
+        self.ledger = Ledger(run.output / ledger.FILE if layout.is_main else None, self.step, run.resilience.ledger)
+        self.policy = Policy(run.resilience, self.events, layout.broadcast(past), layout.is_main)
+        self.saves = Saves(run, layout, self.snapshot, self.events, self.watchdog)
         self.sinks: list[metrics.Sink] = self._open_sinks() if layout.is_main else []
 
     # -- the loop ---------------------------------------------------------------------------------------------
@@ -124,50 +170,72 @@ class Trainer:
             self._check_start()
         if self.questions.without_start:
             self._ask()
+        if not self._measured:
+            self._measure_and_save(save=False)
         self.throughput.restart()
         while self.step < total:
             with self.events.training():
                 values = self._train_step()
-            if self.step % run.logging.every == 0 or self.step == total:
+                stop = self._agree()
+            if values and (self.step % run.logging.every == 0 or self.step == total):
                 self._report({**values, **self.throughput.report(), **self._memory()})
-            better, worse = False, ""
-            if run.evaluation.every and (self.step % run.evaluation.every == 0 or self.step == total):
-                evaluated = self._evaluate()
-                better = run.checkpoint.best and evaluated["validation/loss"] < self.best
-                self.best = min(self.best, evaluated["validation/loss"])
-                self._report(evaluated)
-                self.throughput.restart()
-            if run.evaluation.asks_at(self.step, total):
-                worse = self._ask()
-                self.throughput.restart()
-            halts = bool(worse) and run.evaluation.halt_when_worse and self.step < total
-            if better or halts or self.step % run.checkpoint.every == 0 or self.step == total:
-                self._save(best=better)
-                self.throughput.restart()
-            if halts:
-                self._close()
-                raise TrainingError(
-                    f"training was stopped at step {self.step}, which is saved: {worse}. Go on with "
-                    "evaluation.halt_when_worse=false, or train with more general text or a lower learning rate"
-                )
-        self._close()
+            if stop and self.step < total:
+                self._stop(stop)
+            self._compare_replicas()
+            self._measure_and_save(save=self.step % run.checkpoint.every == 0 or self.step == total)
+        self.saves.finish(self.step)
+        self.events.write("end", self.step)
+
+    def _measure_and_save(self, *, save: bool) -> None:
+        """Evaluate and ask what is due after this step, and save, if that is due or the step is the best so far."""
+        run, total = self.settings, self.total_steps
+        better, worse = False, ""
+        if run.evaluation.every and (self.step % run.evaluation.every == 0 or self.step == total):
+            evaluated = self._evaluate()
+            better = run.checkpoint.best and evaluated["validation/loss"] < self.best
+            self.best = min(self.best, evaluated["validation/loss"])
+            self._report(evaluated)
+            self.throughput.restart()
+        if run.evaluation.asks_at(self.step, total):
+            worse = self._ask()
+            self.throughput.restart()
+        self._measured = True
+        halts = bool(worse) and run.evaluation.halt_when_worse and self.step < total
+        if better or halts or save:
+            self._save(best=better)
+            self.throughput.restart()
+        if halts:
+            self.saves.finish(self.step)
+            raise TrainingError(
+                f"training was stopped at step {self.step}, which is saved: {worse}. Go on with "
+                "evaluation.halt_when_worse=false, or train with more general text or a lower learning rate"
+            )
 
     def _train_step(self) -> dict[str, float]:
-        run = self.settings
-        lr = learning_rate(self.step + 1, self.total_steps, run.optimizer)
+        """The metrics of the next step; none where its batch was left out."""
+        run, number = self.settings, self.step + 1
+        if number in self._left_out:
+            self._count_step(applied=False)
+            return {}
+        lr = learning_rate(number, self.total_steps, run.optimizer)
         set_learning_rate(self.optimizer, lr)
         clear_gradients(self.chunks, self.optimizer)
-        batches = self._micro_batches(self.train_data, self.step)
-        report = self._run_schedule(batches, forward_only=False)
-        loss = report.means["loss"]
-        if not math.isfinite(loss):
-            raise TrainingError(f"step {self.step + 1}: the loss is {loss}; the weights were not updated with it")
-        update = apply_update(self.optimizer)
-        if update.applied and not math.isfinite(update.grad_norm):
-            raise TrainingError(f"step {self.step + 1}: the gradient norm is {update.grad_norm}")
-
-        self.step += 1
-        self.updates += update.applied
+        own = self._own_rows(self.train_data, self.step)
+        batches = self._collated(self.train_data, own)
+        with self.watchdog.phase("step", number, run.resilience.step_timeout):
+            report = self._run_schedule(batches, forward_only=False)
+            loss = report.means["loss"]
+            anomaly = self.anomalies.of_loss(number, loss)
+            if self._leaves_out(anomaly):
+                return {}
+            update = apply_update(self.optimizer)
+        if not math.isfinite(update.grad_norm) and self._leaves_out(
+            self.anomalies.of_gradient(number, update.grad_norm)
+        ):
+            return {}
+        self.anomalies.accept(loss)
+        self._count_step(applied=update.applied)
+        self._trained_on = [row for rows in own for row in rows]
         self.samples += report.samples
         self.tokens += report.count
         computed = len(batches) * batches[0].tokens.numel() * self.layout.data_size
@@ -181,6 +249,63 @@ class Trainer:
             f"train/{self.stage.sample_name}": self.samples,
         }
 
+    def _count_step(self, *, applied: bool) -> None:
+        self.step += 1
+        self.updates += applied
+        self._measured = False
+        self._trained_on = None
+
+    def _leaves_out(self, anomaly: Anomaly | None) -> bool:
+        """Whether the batch of the step under way is left out. Nothing has touched the weights yet."""
+        if anomaly is None or not self.policy.leaves_out(anomaly, self._samples(self.train_data.step(self.step))):
+            return False
+        if anomaly.policy == "rollback":
+            self.saves.finish(self.step)
+            raise RollBack(anomaly.step)
+        self._count_step(applied=False)
+        return True
+
+    def _agree(self) -> str:
+        """End the step together: what was trained on goes into the ledger, a save that is written is published; the
+        signal that asks for an end, if any rank got one.
+        """
+        left_out = self._trained_on is None
+        layout, wanted = self.layout, self._signals.received
+        # Of the ranks that share a replica one speaks for all.
+        speaks = not (left_out or layout.tensor_rank or layout.pipeline_rank or layout.context_rank)
+        trained = fingerprint(self._samples(self._trained_on or ())) if speaks else 0
+        stops, unwritten, trained = layout.total([int(wanted is not None), self.saves.unwritten, trained])
+        samples = self._samples(self.train_data.step(self.step - 1))
+        if left_out:
+            trained = fingerprint(samples)
+        self.ledger.write(self.step, samples, trained, skipped=left_out)
+        if not unwritten:
+            self.saves.finish(self.step)
+        return (wanted or "a signal to another rank") if stops else ""
+
+    def _stop(self, signal: str) -> None:
+        """Save and end; what is due after this step is measured by the process that goes on."""
+        self._save(best=False)
+        self.saves.finish(self.step)
+        self.events.write("stopped", self.step, message=signal)
+        raise Stopped(
+            f"stopped by {signal} after step {self.step} of {self.total_steps}, and saved: the same command goes on"
+        )
+
+    def _compare_replicas(self) -> None:
+        every = self.settings.resilience.replica_check_every
+        if not every or self.step % every:
+            return
+        gather_parameters(self.chunks)
+        differing = differing_replicas(self.chunks, self.layout)
+        if differing:
+            self.events.write("replicas", self.step, differing=differing)
+            raise TrainingError(
+                f"step {self.step}: ranks that must hold the same weights hold different ones: "
+                f"{'; '.join(differing[:5])}{' …' if len(differing) > 5 else ''}. A device fails, or a library does "
+                "not compute the same everywhere: start again from the last checkpoint, without that device"
+            )
+
     def _evaluate(self) -> dict[str, float]:
         """Means over the first `evaluation.batches` global batches of the validation data, or over all: always the
         same samples.
@@ -191,7 +316,8 @@ class Trainer:
         with self.events.timed("evaluated", self.step):
             gather_parameters(self.chunks)
             for number in range(data.steps if wanted is None else min(wanted, data.steps)):
-                report = self._run_schedule(self._micro_batches(data, number), forward_only=True)
+                with self.watchdog.phase("evaluation", self.step, self.settings.resilience.step_timeout):
+                    report = self._run_schedule(self._micro_batches(data, number), forward_only=True)
                 count += report.count
                 for name, value in report.means.items():
                     sums[name] += value * report.count
@@ -227,29 +353,20 @@ class Trainer:
             forward_only=forward_only,
         )
 
-    def _micro_batches(self, data: Dataset, step: int) -> list[MicroBatch]:
-        """This rank's micro-batches of the global batch of step `step`."""
-        rows = self.layout.deal(data.step(step), self.settings.training.micro_batch_size)
+    def _own_rows(self, data: Dataset, step: int) -> list[list[Any]]:
+        """This rank's rows of the global batch of step `step`, one list a micro-batch."""
+        return self.layout.deal(data.step(step), self.settings.training.micro_batch_size)
+
+    def _collated(self, data: Dataset, rows: list[list[Any]]) -> list[MicroBatch]:
         return [self.stage.collate([data[row] for row in micro_batch]) for micro_batch in rows]
 
-    # -- checkpoints ------------------------------------------------------------------------------------------
+    def _micro_batches(self, data: Dataset, step: int) -> list[MicroBatch]:
+        return self._collated(data, self._own_rows(data, step))
 
-    def _find_checkpoint(self) -> checkpoint.Checkpoint | None:
-        """The checkpoint to go on from, as `checkpoint.resume` says."""
-        run = self.settings
-        if run.checkpoint.resume == "never":
-            found = self.layout.broadcast(any(self.checkpoints.glob("step-*")) if self.checkpoints.exists() else False)
-            if found:
-                raise ConfigError(
-                    f"checkpoint.resume=never, but {self.checkpoints} holds checkpoints: give another output, "
-                    "or remove them"
-                )
-            return None
-        checkpoint.sweep(self.checkpoints, self.layout)
-        found = checkpoint.find(self.checkpoints, verify=run.checkpoint.verify, communicator=self.layout)
-        if found is None and run.checkpoint.resume == "required":
-            raise ConfigError(f"checkpoint.resume=required, but {self.checkpoints} holds no checkpoint")
-        return found
+    def _samples(self, rows: Sequence[Any]) -> list[tuple[int, ...]]:
+        return [sample for row in rows for sample in self.train_data.samples(row)]
+
+    # -- checkpoints ------------------------------------------------------------------------------------------
 
     def _resume(self, source: checkpoint.Checkpoint) -> None:
         state = source.state
@@ -261,6 +378,8 @@ class Trainer:
         self.step, self.updates = state["step"], state["updates"]
         self.samples, self.tokens = state["samples"], state["tokens"]
         self.best = math.inf if state["best"] is None else state["best"]
+        self.anomalies.load(state["anomalies"])
+        self._measured = state["measured"]
         self.snapshot.load(source.reader(), state)
 
     def _save(self, *, best: bool) -> None:
@@ -272,6 +391,8 @@ class Trainer:
             "samples": self.samples,
             "tokens": self.tokens,
             "best": None if math.isinf(self.best) else self.best,
+            "measured": self._measured,
+            "anomalies": self.anomalies.state(),
             "data": self.stage.digest(),
             "chat_template": self.stage.chat_template,
             "shape": self.shape.model_dump(),
@@ -280,16 +401,7 @@ class Trainer:
             "config_hash": config_hash(run),
             **self.snapshot.state(),
         }
-        with self.events.timed("saved", self.step):
-            checkpoint.save(
-                self.checkpoints,
-                self.step,
-                self.snapshot.write,
-                state=state,
-                keep=run.checkpoint.keep,
-                communicator=self.layout,
-                best=best,
-            )
+        self.saves.begin(self.step, state, best=best)
 
     # -- output -----------------------------------------------------------------------------------------------
 
@@ -330,8 +442,10 @@ class Trainer:
             for sink in self.sinks:
                 sink.write(self.step, values)
 
-    def _close(self) -> None:
-        self.events.write("end", self.step)
+    def close(self) -> None:
+        """Close files and threads; whatever was saved or logged stays."""
+        self.watchdog.close()
+        self.ledger.close()
         self.events.close()
         for sink in self.sinks:
             sink.close()

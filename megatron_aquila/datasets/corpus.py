@@ -52,6 +52,10 @@ class Rows:
     def __getitem__(self, row: int) -> Any:
         return self._blend[row]
 
+    def samples(self, row: int) -> list[tuple[int, ...]]:
+        """A row is one sample, named by its number in the run."""
+        return [(row,)]
+
 
 class Corpora:
     """The training and validation blends of a run.

@@ -94,7 +94,7 @@ class PackedSamples:
         steps: int | None = None,
         epochs: int | None = None,
     ) -> None:
-        self.samples, self.members, self.capacity, self._batch = samples, members, capacity, batch
+        self._samples, self.members, self.capacity, self._batch = samples, members, capacity, batch
         self._lengths = samples.lengths[members]
         self._pack = pack if packing else one_each
         self._seed = seed
@@ -126,12 +126,17 @@ class PackedSamples:
 
     def __getitem__(self, row: tuple[int, int]) -> list[Sample]:
         epoch, index = row
-        return [self.samples[int(self.members[place])] for place in self.epoch(epoch)[index]]
+        return [self._samples[int(self.members[place])] for place in self.epoch(epoch)[index]]
+
+    def samples(self, row: tuple[int, int]) -> list[tuple[int, ...]]:
+        """The samples of a pack as (epoch, number among all samples)."""
+        epoch, index = row
+        return [(epoch, int(self.members[place])) for place in self.epoch(epoch)[index]]
 
     @property
     def longest(self) -> int:
         """Tokens of the longest sequence."""
-        return int(self.samples.longest[self.members].max(initial=0))
+        return int(self._samples.longest[self.members].max(initial=0))
 
 
 def collate(packs: Sequence[Sequence[Sample]], *, capacity: int, count: int, padding: int) -> MicroBatch:

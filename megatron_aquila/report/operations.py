@@ -26,6 +26,7 @@ _COLOURS = {
 }
 _KINDS = tuple(_COLOURS)
 _SHOWN = 20  # warnings of a run
+_TOLD = ("warning", "anomaly", "replicas")
 
 
 def read_events(run: Run) -> list[events.Event]:
@@ -96,7 +97,7 @@ def time_section(runs: Sequence[Run], names: Mapping[Path, str]) -> Markup:
 def _warnings(runs: Sequence[Run], names: Mapping[Path, str]) -> Markup:
     told = []
     for run in runs:
-        found = [event for event in read_events(run) if event.get("event") == "warning"]
+        found = [event for event in read_events(run) if event.get("event") in _TOLD]
         told += [(_facts(event), names[run.path], f"step {event.get('step', '?')}") for event in found[:_SHOWN]]
         if len(found) > _SHOWN:
             told.append((f"{count(len(found) - _SHOWN)} more warnings", names[run.path], ""))

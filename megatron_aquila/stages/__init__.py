@@ -37,6 +37,9 @@ class Dataset(Protocol):
 
     def __getitem__(self, row: Any) -> Any: ...
 
+    def samples(self, row: Any) -> Sequence[tuple[int, ...]]:
+        """The names of the samples in `row`, which no other sample of the run has, whatever the layout."""
+
 
 class Start(Protocol):
     """What the trainer offers a stage before training begins."""
