@@ -17,10 +17,12 @@ import math
 import os
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-# Dense bf16 tensor-core peaks in TFLOP/s, from NVIDIA's data sheets.
-_PEAK_TFLOPS = {"H100": 989.0, "H200": 989.0, "A100": 312.0, "A800": 312.0, "H800": 989.0}
+if TYPE_CHECKING:
+    from megatron_aquila.config import RunConfig
+
+from megatron_aquila.gpus import peak_of
 
 FILE = "metrics.jsonl"
 
@@ -109,6 +111,14 @@ def _preference(values: dict[str, float], part: str) -> list[str]:
     return [f"margin {margin:.4f}", f"accuracy {accuracy:.1%}"]
 
 
+def open_sinks(run: RunConfig, last_step: int, total_steps: int) -> list[Sink]:
+    """Where a run's metrics go, from after `last_step` on."""
+    sinks: list[Sink] = [JsonLines(run.output / FILE, last_step), ProgressLine(total_steps)]
+    if run.logging.tensorboard:
+        sinks.append(TensorBoard(run.output / "tensorboard", last_step))
+    return sinks
+
+
 class Throughput:
     """Samples, tokens and FLOPs since the last report, as rates over wall time."""
 
@@ -157,8 +167,7 @@ def peak_tflops(configured: float | None, device: Any) -> float | None:
         return configured
     import torch
 
-    name = torch.cuda.get_device_name(device)
-    return next((peak for key, peak in _PEAK_TFLOPS.items() if key in name), None)
+    return peak_of(torch.cuda.get_device_name(device))
 
 
 def read(path: Path) -> list[dict[str, Any]]:

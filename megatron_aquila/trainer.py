@@ -17,6 +17,7 @@ from megatron_aquila import checkpoint, events, metrics
 from megatron_aquila.config import RunConfig
 from megatron_aquila.config_loader import config_hash, dump_config
 from megatron_aquila.datasets.batch import MicroBatch
+from megatron_aquila.engine import gpu_path
 from megatron_aquila.engine.device import choose_device, memory_bytes
 from megatron_aquila.engine.model import build_model
 from megatron_aquila.engine.optimizer import (
@@ -39,9 +40,9 @@ from megatron_aquila.layout import schedule_problems
 from megatron_aquila.output import prepare_output
 from megatron_aquila.resilience import ledger
 from megatron_aquila.resilience.anomalies import Anomalies, Anomaly
-from megatron_aquila.resilience.ledger import Ledger, fingerprint
 from megatron_aquila.resilience.policy import Policy, RollBack
 from megatron_aquila.resilience.signals import Stopped, StopSignals
+from megatron_aquila.resilience.step_end import StepEnd
 from megatron_aquila.resilience.watchdog import Watchdog
 from megatron_aquila.saves import Saves, find_checkpoint
 from megatron_aquila.schedule import learning_rate
@@ -106,7 +107,7 @@ class Trainer:
         """`left_out`: steps whose batches are not trained on, as this process had to go back because of them."""
         self._began = time.perf_counter()
         self.settings, self.device, self.layout = run, device, layout
-        self._signals, self._left_out = signals or StopSignals(), left_out
+        self._left_out = left_out
         torch.use_deterministic_algorithms(run.training.deterministic)
 
         self.stage = load_stage(run.stage)(run)
@@ -153,13 +154,14 @@ class Trainer:
         )
         self.watchdog = Watchdog(run.output, layout.rank)
         self.events = self._open_events()
-        past = layout.broadcast(
-            [event for event in events.read(run.output / events.FILE) if event["event"] == "anomaly"]
-        )
-        self.ledger = Ledger(run.output / ledger.FILE if layout.is_main else None, self.step, run.resilience.ledger)
-        self.policy = Policy(run.resilience, self.events, layout.broadcast(past), layout.is_main)
+        past = events.read(run.output / events.FILE) if layout.is_main else []
+        path = run.output / ledger.FILE if layout.is_main else None
+        self.ledger = ledger.Ledger(path, self.step, run.resilience.ledger)
+        anomalies = layout.broadcast([event for event in past if event["event"] == "anomaly"])
+        self.policy = Policy(run.resilience, self.events, anomalies, layout.is_main)
         self.saves = Saves(run, layout, self.snapshot, self.events, self.watchdog)
-        self.sinks: list[metrics.Sink] = self._open_sinks() if layout.is_main else []
+        self.step_end = StepEnd(layout, self.ledger, self.saves, signals or StopSignals())
+        self.sinks = metrics.open_sinks(run, self.step, self.total_steps) if layout.is_main else []
 
     # -- the loop ---------------------------------------------------------------------------------------------
 
@@ -176,7 +178,8 @@ class Trainer:
         while self.step < total:
             with self.events.training():
                 values = self._train_step()
-                stop = self._agree()
+                own = None if self._trained_on is None else self._samples(self._trained_on)
+                stop = self.step_end.settle(self.step, self._samples(self.train_data.step(self.step - 1)), own)
             if values and (self.step % run.logging.every == 0 or self.step == total):
                 self._report({**values, **self.throughput.report(), **self._memory()})
             if stop and self.step < total:
@@ -265,24 +268,6 @@ class Trainer:
         self._count_step(applied=False)
         return True
 
-    def _agree(self) -> str:
-        """End the step together: what was trained on goes into the ledger, a save that is written is published; the
-        signal that asks for an end, if any rank got one.
-        """
-        left_out = self._trained_on is None
-        layout, wanted = self.layout, self._signals.received
-        # Of the ranks that share a replica one speaks for all.
-        speaks = not (left_out or layout.tensor_rank or layout.pipeline_rank or layout.context_rank)
-        trained = fingerprint(self._samples(self._trained_on or ())) if speaks else 0
-        stops, unwritten, trained = layout.total([int(wanted is not None), self.saves.unwritten, trained])
-        samples = self._samples(self.train_data.step(self.step - 1))
-        if left_out:
-            trained = fingerprint(samples)
-        self.ledger.write(self.step, samples, trained, skipped=left_out)
-        if not unwritten:
-            self.saves.finish(self.step)
-        return (wanted or "a signal to another rank") if stops else ""
-
     def _stop(self, signal: str) -> None:
         """Save and end; what is due after this step is measured by the process that goes on."""
         self._save(best=False)
@@ -299,12 +284,13 @@ class Trainer:
         gather_parameters(self.chunks)
         differing = differing_replicas(self.chunks, self.layout)
         if differing:
-            self.events.write("replicas", self.step, differing=differing)
-            raise TrainingError(
+            message = (
                 f"step {self.step}: ranks that must hold the same weights hold different ones: "
                 f"{'; '.join(differing[:5])}{' …' if len(differing) > 5 else ''}. A device fails, or a library does "
                 "not compute the same everywhere: start again from the last checkpoint, without that device"
             )
+            self.events.write("replicas", self.step, message=message)
+            raise TrainingError(message)
 
     def _evaluate(self) -> dict[str, float]:
         """Means over the first `evaluation.batches` global batches of the validation data, or over all: always the
@@ -378,12 +364,13 @@ class Trainer:
         self.step, self.updates = state["step"], state["updates"]
         self.samples, self.tokens = state["samples"], state["tokens"]
         self.best = math.inf if state["best"] is None else state["best"]
-        self.anomalies.load(state["anomalies"])
-        self._measured = state["measured"]
+        self.anomalies.load(state.get("anomalies", {"losses": ()}))  # version 0.1 knew neither
+        self._measured = state.get("measured", True)
         self.snapshot.load(source.reader(), state)
 
     def _save(self, *, best: bool) -> None:
         gather_parameters(self.chunks)
+        self.ledger.sync()
         run = self.settings
         state = {
             "step": self.step,
@@ -414,16 +401,6 @@ class Trainer:
         log.write(began, self.step, time.perf_counter() - self._began, reached=reached)
         return log
 
-    def _open_sinks(self) -> list[metrics.Sink]:
-        run = self.settings
-        sinks: list[metrics.Sink] = [
-            metrics.JsonLines(run.output / metrics.FILE, self.step),
-            metrics.ProgressLine(self.total_steps),
-        ]
-        if run.logging.tensorboard:
-            sinks.append(metrics.TensorBoard(run.output / "tensorboard", self.step))
-        return sinks
-
     def _announce(self) -> None:
         if not self.layout.is_main:
             return
@@ -433,6 +410,8 @@ class Trainer:
             f"{self.total_steps} steps on {self.layout.describe()} ({self.device.type}), {start}",
             flush=True,
         )
+        for line in gpu_path.describe(self.settings, self.shape, gpu_path.machine(self.device)):
+            print(line, flush=True)
         about = self.stage.describe()
         if about:
             print(about, flush=True)

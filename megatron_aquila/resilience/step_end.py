@@ -1,0 +1,45 @@
+"""What all ranks settle together at the end of a step, in one small all_reduce."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from megatron_aquila.resilience.ledger import Ledger, fingerprint
+from megatron_aquila.resilience.signals import StopSignals
+from megatron_aquila.saves import Saves
+
+if TYPE_CHECKING:
+    from megatron_aquila.engine.parallel import Layout
+
+Sample = tuple[int, ...]
+
+
+class StepEnd:
+    """Whether any rank was asked to stop, whether all have written their part of a save, and what was trained on."""
+
+    def __init__(self, layout: Layout, ledger: Ledger, saves: Saves, signals: StopSignals) -> None:
+        self._layout, self._ledger, self._saves, self._signals = layout, ledger, saves, signals
+
+    def settle(self, step: int, samples: Sequence[Sample], own: Sequence[Sample] | None) -> str:
+        """Write the ledger's line, publish a save that is written; the signal that asks for an end, or nothing.
+
+        Args:
+            samples: of the global batch of `step`.
+            own: those that this rank computed with; None where all ranks left the batch out.
+
+        Raises:
+            LedgerError: what the ranks computed with is not what the step has.
+        """
+        layout, wanted = self._layout, self._signals.received
+        # Of the ranks that share a replica one speaks for all.
+        is_silent = own is None or layout.tensor_rank or layout.pipeline_rank or layout.context_rank
+        trained = 0 if is_silent else fingerprint(own or ())
+        stops, unwritten, trained = layout.total([int(wanted is not None), self._saves.unwritten, trained])
+        if own is None:
+            self._ledger.write(step, samples, fingerprint(samples), skipped=True)
+        else:
+            self._ledger.write(step, samples, trained)
+        if not unwritten:
+            self._saves.finish(step)
+        return (wanted or "a signal to another rank") if stops else ""
