@@ -152,7 +152,7 @@ class Trainer:
         self.throughput = metrics.Throughput(
             metrics.peak_tflops(run.logging.peak_tflops, device), layout.world_size, self.stage.sample_name
         )
-        self.watchdog = Watchdog(run.output, layout.rank)
+        self.watchdog = Watchdog(run.output, layout.rank, world_size=layout.world_size)
         self.events = self._open_events()
         past = events.read(run.output / events.FILE) if layout.is_main else []
         path = run.output / ledger.FILE if layout.is_main else None

@@ -82,6 +82,7 @@ class Watchdog:
         self._said_deaf = False
         self._started = _started(os.getpid())
         faulthandler.register(signal.SIGUSR2, file=self._stack, chain=False)
+        self._beat("")  # its neighbours know its process from now on
         self._threads = [
             threading.Thread(target=target, name=f"watchdog {target.__name__.strip('_')}", daemon=True)
             for target in (self._guard, self._pulse)
@@ -239,13 +240,11 @@ class Watchdog:
     # -- the files --------------------------------------------------------------------------------------------
 
     def _pulse(self) -> None:
-        while True:
+        while not self._closed.wait(_BEAT):
             phase = self._phase
             self._beat(phase.name if phase else "")
             if (self._folder / HANG).exists():
                 self._follow()
-            if self._closed.wait(_BEAT):
-                return
 
     def _beat(self, name: str) -> None:
         phase = self._phase

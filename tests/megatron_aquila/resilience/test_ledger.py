@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import re
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +181,6 @@ def test_a_line_that_was_touched_is_named_and_refused(fault: str, tmp_path: Path
 
 
 def test_ids_that_were_forged_with_their_chain_do_not_fit_their_sum(tmp_path: Path) -> None:
-    import hashlib
 
     path = written(tmp_path / "ledger.jsonl", 1, "ids")
     (line,) = read(path)
@@ -193,9 +194,13 @@ def test_ids_that_were_forged_with_their_chain_do_not_fit_their_sum(tmp_path: Pa
 
 
 def test_a_disk_that_cannot_be_written_is_said_with_the_file(tmp_path: Path) -> None:
-    ledger = Ledger(Path("/dev/full"), 0, "digest") if Path("/dev/full").exists() else None
-    if ledger is None:
-        pytest.skip("no /dev/full here")
-    with pytest.raises(LedgerError, match="/dev/full cannot be written: No space left on device"):
-        ledger.write(1, of_step(1), fingerprint(of_step(1)))
+    path = tmp_path / "ledger.jsonl"
+    ledger = Ledger(path, 0, "digest")
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, usual[1]))
+    try:
+        with pytest.raises(LedgerError, match=re.escape(f"{path} cannot be written: File too large")):
+            ledger.write(1, of_step(1), fingerprint(of_step(1)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
     ledger.close()
