@@ -10,6 +10,7 @@ import typer
 
 from megatron_aquila.cli_evaluation import app as evaluation_app
 from megatron_aquila.cli_judge import app as judge_app
+from megatron_aquila.cli_plan import plan
 from megatron_aquila.cli_release import chat, export
 from megatron_aquila.cli_report import report
 from megatron_aquila.errors import AquilaError
@@ -167,18 +168,21 @@ def _in_world(verb: str, recipe: Path, overrides: list[str]) -> "RunConfig":
 
     config = load_config(recipe, overrides)
     launch.require_environment(config, os.environ)
+    os.environ.update(launch.environment_of(config, os.environ))
     os.environ.update(launch.environment_from_slurm(os.environ))
     if not launch.in_world(os.environ):
         processes = launch.processes_needed(config, 0 if config.device == "cpu" else launch.visible_gpus())
         require_layout(config, processes)  # here, so that it is said once and not by every rank
         if processes > 1:
-            raise typer.Exit(launch.run_processes(processes, [verb, str(recipe), *overrides]))
+            restarts = config.resilience.max_restarts
+            raise typer.Exit(launch.run_processes(processes, [verb, str(recipe), *overrides], max_restarts=restarts))
     else:
         launch.end_with_launcher(os.environ)
         require_layout(config, int(os.environ["WORLD_SIZE"]))  # before torch and Megatron take their seconds
     return config
 
 
+app.command()(plan)
 app.command()(export)
 app.command()(chat)
 app.command()(report)
