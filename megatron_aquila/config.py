@@ -29,6 +29,7 @@ from megatron_aquila.kernels import Loss
 from megatron_aquila.layout import (
     batch_problems,
     length_problems,
+    precision_problems,
     preference_problems,
     schedule_problems,
     shape_problems,
@@ -37,7 +38,7 @@ from megatron_aquila.layout import (
 from megatron_aquila.layout import check_layout as check_layout
 from megatron_aquila.layout import require_layout as require_layout
 from megatron_aquila.schedule import minimum_learning_rate
-from megatron_aquila.shapes import SHAPES, ModelShape, read_hf_shape
+from megatron_aquila.shapes import SHAPES, ModelShape, read_shape
 
 FROM_WEIGHTS = "from-weights"
 # pydantic puts these into the location of an error; the loader takes them out again
@@ -61,7 +62,7 @@ class ModelConfig(Section):
     shape: Annotated[
         Annotated[str, Tag(SHAPE_TAGS[0])] | Annotated[ModelShape, Tag(SHAPE_TAGS[1])],
         Discriminator(_shape_tag),
-    ] = Field(description="a shape's name, 'from-weights' (the config.json in `weights`), or the sizes themselves")
+    ] = Field(description="a shape's name, 'from-weights' (that of the model in `weights`), or the sizes themselves")
     vocab_size: PositiveInt | None = Field(default=None, description="replaces the shape's vocabulary; null: keep it")
     weights: Path | None = Field(
         default=None,
@@ -84,14 +85,16 @@ class ModelConfig(Section):
     @model_validator(mode="after")
     def _weights_given(self) -> "ModelConfig":
         if self.shape == FROM_WEIGHTS and self.weights is None:
-            raise ValueError(f"shape is {FROM_WEIGHTS}, so weights must name a Hugging Face directory")
+            raise ValueError(
+                f"shape is {FROM_WEIGHTS}, so weights must name a Hugging Face directory, a run or a checkpoint"
+            )
         return self
 
     def resolve(self) -> ModelShape:
-        """The shape with ``vocab_size`` applied; from-weights reads ``config.json`` (ConfigError)."""
+        """The shape with ``vocab_size`` applied; from-weights reads what lies at ``weights`` (ConfigError)."""
         shape = self.shape
         if isinstance(shape, str):
-            shape = read_hf_shape(self.weights) if self.weights and shape == FROM_WEIGHTS else SHAPES[shape]
+            shape = read_shape(self.weights) if self.weights and shape == FROM_WEIGHTS else SHAPES[shape]
         if self.vocab_size in (None, shape.vocab_size):
             return shape
         # another vocabulary: the shape's own token ids mean nothing in it
@@ -145,6 +148,9 @@ class ParallelConfig(Section):
     virtual_pipeline: Annotated[int, Field(ge=2)] | None = Field(
         default=None, description="model chunks per pipeline rank (interleaved schedule); null: one"
     )
+    context_parallel: PositiveInt = Field(
+        default=1, description="ranks that share the tokens of a micro-batch, for long sequences"
+    )
     data_parallel: PositiveInt | None = Field(
         default=None, description="replicas; null: whatever the world size leaves (one, on CPU)"
     )
@@ -180,8 +186,14 @@ class ParallelConfig(Section):
 
     @property
     def model_parallel(self) -> int:
-        """Processes that hold one replica of the model."""
-        return self.tensor_parallel * self.pipeline_parallel
+        """Processes that compute one micro-batch together."""
+        return self.tensor_parallel * self.context_parallel * self.pipeline_parallel
+
+    @property
+    def sizes(self) -> str:
+        """What divides a micro-batch among processes, by name, for messages."""
+        context = f" x context_parallel {self.context_parallel}" if self.context_parallel > 1 else ""
+        return f"parallel.tensor_parallel {self.tensor_parallel} x pipeline_parallel {self.pipeline_parallel}{context}"
 
 
 class TrainingConfig(Section):
@@ -208,6 +220,24 @@ class TrainingConfig(Section):
         description="memory for a micro-batch's output logits on a rank, MiB; what exceeds it is computed again",
     )
     deterministic: bool = Field(default=False, description="bit-equal repetition on the same layout, at some cost")
+    layers: Literal["auto", "own"] = Field(
+        default="auto",
+        description="auto: Transformer Engine's layers where it is installed on a GPU; own: this project's there too",
+    )
+    fp8: Literal["hybrid", "e4m3"] | None = Field(
+        default=None,
+        description="format of the layers' matrix products, beside bf16: e4m3, or hybrid with e5m2 for gradients; "
+        "needs Transformer Engine and a GPU of compute capability 8.9",
+    )
+    fp8_recipe: Literal["tensorwise", "delayed"] = Field(
+        default="tensorwise",
+        description="fp8: scaled by each tensor's present maximum, or by that of the step before, which no checkpoint "
+        "keeps",
+    )
+    compile: bool | None = Field(
+        default=None,
+        description="SwiGLU, and dropout with its residual, as compiled kernels; null: on a GPU that has triton",
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> "TrainingConfig":
@@ -361,7 +391,7 @@ class RunConfig(Section):
     def _sections_fit(self) -> "RunConfig":
         replicas = self.parallel.data_parallel
         problems = schedule_problems(self) + batch_problems(self, replicas) + sharding_problems(self, replicas)
-        problems += length_problems(self)
+        problems += length_problems(self) + precision_problems(self)
         if self.evaluation.every and self.data.valid is None and self.data.split[1] == 0.0:
             problems.append("evaluation.every is set but data.split leaves nothing for validation; set it to 0")
         if self.checkpoint.best and not self.evaluation.every:

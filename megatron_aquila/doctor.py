@@ -128,6 +128,7 @@ def machine() -> Iterator[Finding]:
     try:
         yield from devices()
         yield from kernels()
+        yield from training_path()
         yield communication()
     except ImportError as error:
         yield Finding("devices", "broken", "unknown", f"torch cannot be imported: {error}")
@@ -151,6 +152,42 @@ def devices() -> Iterator[Finding]:
         yield Finding(f"GPU {index}", "ok" if capable else "differs", found, note)
     nccl = dist.is_nccl_available()
     yield Finding("nccl", "ok" if nccl else "broken", "built in" if nccl else "not built in", "between GPUs")
+
+
+def training_path() -> Iterator[Finding]:
+    """Which of the fast parts a run in bf16 would use on the first GPU, as `engine/gpu_path.py` chooses them."""
+    import torch
+
+    from megatron_aquila.engine import gpu_path, varlen
+
+    here = gpu_path.machine(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    if here.capability is None:
+        yield Finding("training path", "ok", "own layers, attention one call a document, torch's fused AdamW", "on CPU")
+        return
+    engine = here.transformer_engine is not None
+    attention = varlen.choose(
+        capability=here.capability, dtype=torch.bfloat16, head_dim=128, dropout=0.0, available=here.attention
+    )
+    dropout = varlen.choose(
+        capability=here.capability, dtype=torch.bfloat16, head_dim=128, dropout=0.1, available=here.attention
+    )
+    found = "Transformer Engine" if engine else "own"
+    yield Finding("layers", "ok", found, "" if engine else "Transformer Engine would fuse norms and rotations")
+    own = "of training.layers=own; " if engine else ""
+    status: Status = "ok" if attention.name else "differs"
+    yield Finding("attention", status, str(attention), f"{own}with attention_dropout: {dropout.name or 'a document'}")
+    yield Finding("optimizer", "ok", gpu_path.adam(here))
+    fused = engine or here.apex_gradients
+    yield Finding(
+        "weight gradients",
+        "ok" if fused else "absent",
+        "added inside the matrix products" if fused else "added by a kernel of their own",
+        "" if fused else "optional: Apex or Transformer Engine",
+    )
+    note = "" if here.triton else "optional: triton"
+    yield Finding("compiled kernels", "ok" if here.triton else "absent", "SwiGLU" if here.triton else "none", note)
+    if engine and here.capability >= (8, 9):
+        yield Finding("fp8", "ok", "available", "training.fp8=hybrid")
 
 
 def kernels() -> Iterator[Finding]:

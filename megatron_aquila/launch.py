@@ -1,20 +1,20 @@
-"""From one command to a world of processes: torchrun on this machine, or the world that Slurm has made.
-
-torchrun runs inside this process (``torch.distributed.run``), which forwards SIGINT and SIGTERM to the ranks,
-ends the others when one fails, and needs no second launcher in memory.
+"""From one command to a world of processes: those that :mod:`megatron_aquila.nodes` starts on this machine, or the
+world that torchrun or Slurm has made.
 """
 
 import ctypes
-import logging
 import os
 import re
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from megatron_aquila.config import ParallelConfig, RunConfig
 from megatron_aquila.errors import ConfigError
+
+if TYPE_CHECKING:
+    from megatron_aquila.nodes.meeting import Nodes
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -35,9 +35,9 @@ def in_world(environ: Mapping[str, str]) -> bool:
 
 
 def end_with_launcher(environ: Mapping[str, str]) -> None:
-    """Have the kernel kill this rank when its torchrun agent dies, by SIGKILL too.
+    """Have the kernel kill this rank when its launcher (ours, or torchrun) dies, by SIGKILL too.
 
-    torch's agent starts ranks in sessions of their own: without this, killing the launcher leaves them training, and
+    Launchers start ranks in sessions of their own: without this, killing the launcher leaves them training, and
     a run that is started again writes into the same folder as its orphans. Linux only; elsewhere nothing is done.
     """
     if "TORCHELASTIC_RUN_ID" not in environ or not sys.platform.startswith("linux"):
@@ -62,9 +62,8 @@ def processes_needed(config: Divided, gpus: int) -> int:
         raise ConfigError("device is cuda and torch sees no GPU: run `aquila doctor`, or set device=cpu")
     if named > gpus:
         raise ConfigError(
-            f"parallel.tensor_parallel {parallel.tensor_parallel} x pipeline_parallel "
-            f"{parallel.pipeline_parallel} x data_parallel {parallel.data_parallel or 1} needs {named} GPUs and "
-            f"this machine has {gpus}: use several machines (torchrun, srun) or a smaller layout"
+            f"{parallel.sizes} x data_parallel {parallel.data_parallel or 1} needs {named} GPUs and this machine has "
+            f"{gpus}: use several machines (recipes/launch/torchrun.sh, srun) or a smaller layout"
         )
     return gpus if parallel.data_parallel is None else named
 
@@ -79,6 +78,24 @@ def require_environment(config: RunConfig, environ: Mapping[str, str]) -> None:
         )
 
 
+def environment_of(config: RunConfig, environ: Mapping[str, str]) -> dict[str, str]:
+    """Variables that CUDA's libraries read at their start and that this run wants; what is set already stays.
+
+    CUDA_DEVICE_MAX_CONNECTIONS=1: Megatron starts a tensor-parallel communication before the product that it is to
+    overlap with, and before Blackwell only a single queue keeps them in that order.
+    The others: bit-equal repetition (`training.deterministic`), which cuBLAS, Transformer Engine and NCCL each want to
+    be told of.
+    """
+    wanted: dict[str, str] = {}
+    if config.device == "cpu":
+        return wanted
+    if config.parallel.tensor_parallel > 1 and config.parallel.sharding != "full":
+        wanted["CUDA_DEVICE_MAX_CONNECTIONS"] = "1"
+    if config.training.deterministic:
+        wanted |= {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "NVTE_ALLOW_NONDETERMINISTIC_ALGO": "0", "NCCL_ALGO": "Ring"}
+    return {name: value for name, value in wanted.items() if name not in environ}
+
+
 def visible_gpus() -> int:
     """GPUs that torch sees here, counted without taking a context on any."""
     import torch
@@ -86,34 +103,32 @@ def visible_gpus() -> int:
     return torch.cuda.device_count()
 
 
-def run_processes(count: int, arguments: Sequence[str], module: str = "megatron_aquila") -> int:
+def run_processes(
+    count: int, arguments: Sequence[str], module: str = "megatron_aquila", *, max_restarts: int = 0
+) -> int:
     """Run ``python -m module *arguments`` as ``count`` ranks on this machine; returns the exit code.
 
-    0 when every rank ends well; else the code of the rank that failed first, 128 + signal if it was killed.
+    0 when every rank ends well; else the code of the rank that failed first, 128 + signal if it was killed. After a
+    failure that is neither a user's error (2) nor a stop by a signal (75) the ranks are started again, at most
+    ``max_restarts`` times. Signals are passed on to the ranks; see :class:`megatron_aquila.nodes.agent.Agent`.
     Sets OMP_NUM_THREADS to each rank's share of the cores unless it is set.
     """
-    from torch.distributed import run as torchrun
-    from torch.distributed.elastic.multiprocessing import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from megatron_aquila.nodes.meeting import Nodes
+
+    return run_on_node(count, arguments, module, nodes=Nodes(), max_restarts=max_restarts, pause=5.0)
+
+
+def run_on_node(
+    count: int, arguments: Sequence[str], module: str = "megatron_aquila", *, nodes: "Nodes", **options: Any
+) -> int:
+    """:func:`run_processes` for one of several nodes; ``options`` are those of the Agent.
+
+    Raises MeetingError when the nodes do not come together.
+    """
+    from megatron_aquila.nodes.agent import Agent
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // count)))
-    # The ranks say themselves what went wrong; torchrun's log of their ends would bury it.
-    logging.disable(logging.ERROR)
-    try:
-        torchrun.main(["--standalone", f"--nproc-per-node={count}", "--module", module, *arguments])
-    except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        if failure.exitcode < 0:
-            name = signal.Signals(-failure.exitcode).name
-            print(f"rank {rank} was killed by {name}; the others were stopped", file=sys.stderr)
-            return 128 - failure.exitcode
-        print(f"rank {rank} ended with exit code {failure.exitcode}; the others were stopped", file=sys.stderr)
-        return failure.exitcode
-    except SignalException as error:
-        return 128 + error.sigval
-    finally:
-        logging.disable(logging.NOTSET)
-    return 0
+    return Agent([sys.executable, "-u", "-m", module, *arguments], count, nodes, **options).run()
 
 
 def environment_from_slurm(environ: Mapping[str, str]) -> dict[str, str]:

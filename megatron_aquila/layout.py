@@ -74,13 +74,15 @@ def precision_problems(config: RunConfig) -> list[str]:
         problems.append(f"training.fp8 goes with training.precision bf16, not {training.precision}")
     if training.layers == "own":
         problems.append("training.fp8 is Transformer Engine's, and training.layers is own: set layers=auto")
+    if parallel.context_parallel > 1:
+        problems.append("training.fp8 does not go with parallel.context_parallel, whose layers are our own")
     if config.evaluation.questions:
         problems.append(
             "training.fp8 does not go with evaluation.questions, which are scored in packs of any length: ask them of "
             "the checkpoints with `aquila eval`"
         )
     # Transformer Engine multiplies matrices whose sides are multiples of 16 only
-    multiple = 16 * parallel.context_parallel * (parallel.tensor_parallel if parallel.sequence_parallel else 1)
+    multiple = 16 * (parallel.tensor_parallel if parallel.sequence_parallel else 1)
     lengths = {
         "data.sequence_length": config.data.sequence_length,
         "preference.reference_sequence_length": config.preference.reference_sequence_length,

@@ -158,6 +158,21 @@ SHAPES: Mapping[str, ModelShape] = {
 _LLAMA_LIKE = frozenset({"llama", "aquila", "aquila3", "aquiladense"})
 
 
+def read_shape(weights: Path) -> ModelShape:
+    """The shape of the model at ``weights``: a Hugging Face directory, a run or a checkpoint.
+
+    Raises ConfigError where it is none of them. Of a run any checkpoint will do: whoever reads the weights compares.
+    """
+    states = [weights / "state.json", *sorted((weights / "checkpoints").glob("step-*/state.json"), reverse=True)]
+    state = next((path for path in states if path.is_file()), None)
+    if state is None or (weights / "config.json").is_file():
+        return read_hf_shape(weights)
+    try:
+        return ModelShape.model_validate(json.loads(state.read_text(encoding="utf-8"))["shape"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{state} does not tell the model's shape ({error!r}): start from another one") from error
+
+
 def read_hf_shape(directory: Path) -> ModelShape:
     """The shape of the Hugging Face model in ``directory``; ConfigError if its config.json will not do."""
     path = directory / "config.json"

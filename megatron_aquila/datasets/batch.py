@@ -55,13 +55,18 @@ class MicroBatch:
         """The same on `device`; `cu_seqlens` stay a list, so that attention need not wait for the device."""
         if device.type == "cpu":
             return self
+
+        def moved(value: torch.Tensor) -> torch.Tensor:
+            # A copy from pageable memory would wait for the device.
+            return value.pin_memory().to(device, non_blocking=True)
+
         return replace(
             self,
-            tokens=self.tokens.to(device, non_blocking=True),
-            labels=self.labels.to(device, non_blocking=True),
-            positions=self.positions.to(device, non_blocking=True),
-            labelled=self.labelled.to(device, non_blocking=True),
-            extra={name: value.to(device, non_blocking=True) for name, value in self.extra.items()},
+            tokens=moved(self.tokens),
+            labels=moved(self.labels),
+            positions=moved(self.positions),
+            labelled=moved(self.labelled),
+            extra={name: moved(value) for name, value in self.extra.items()},
         )
 
 

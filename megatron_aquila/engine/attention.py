@@ -5,7 +5,8 @@ stands in their place in the layer spec: torch's scaled dot product, causal, one
 Σ len² of the documents and not of the pack, and no mask is ever built.
 
 For generation it keeps keys and values (`KeyValueCache`), told by `CachedTokens` where the tokens of a forward belong.
-For scoring, documents of a pack may go on after others of it (`PrefixedPack`).
+For scoring, documents of a pack may go on after others of it (`PrefixedPack`). With context parallelism a rank has some
+of the tokens of a pack (`ContextPack`).
 
 Axes: T tokens of a pack, S sequence, B batch, H query heads of this rank, G key/value heads of this rank, D head,
 Q query heads of a group, L places of a cache, or a prefix and what goes on after it.
@@ -25,25 +26,45 @@ from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch.nn.attention.bias import causal_lower_right
 
+from megatron_aquila.engine import varlen
+from megatron_aquila.engine.context import ContextPack, Exchange, Lookup
 
-def packed_sequences(cu_seqlens: list[int], labelled: torch.Tensor, device: torch.device) -> PackedSeqParams:
-    """Megatron's description of a pack whose documents start at `cu_seqlens` (`[0, …, total]`, int32 on device).
 
-    It is the one thing that reaches every part of the model, so two more ride along: the bounds as a Python list, for
-    attention, and the places of the labels (`[M]` int64), for the output layer; neither need ask the device for them.
+@dataclass(kw_only=True)
+class Pack(PackedSeqParams):
+    """Documents end to end. Beside Megatron's fields: the bounds `[0, …, T]` as a list, for attention, and the places
+    of the labels (`[M]` int64), for the output layer; neither need ask the device for them.
+
+    For `DocumentAttention` every token brings its position (`[T]` int64), and `qkv_format` stays unset: Megatron would
+    turn positions by the bounds, and wait for the device in every layer to know them.
     """
-    bounds = torch.tensor(cu_seqlens, dtype=torch.int32, device=device)
+
+    bounds: Sequence[int]
+    labelled: torch.Tensor
+    positions: torch.Tensor | None = None
+
+
+def packed_sequences(
+    cu_seqlens: list[int], labelled: torch.Tensor, device: torch.device, positions: torch.Tensor | None = None
+) -> Pack:
+    """The description of a pack whose documents start at `cu_seqlens` (`[0, …, T]`; int32 on the device).
+
+    positions: for `DocumentAttention`; without, the layers are Transformer Engine's.
+    """
+    bounds = torch.tensor(cu_seqlens, dtype=torch.int32)
+    if device.type == "cuda":  # from pageable memory the copy would wait for the device
+        bounds = bounds.pin_memory().to(device, non_blocking=True)
     longest = max(end - start for start, end in pairwise(cu_seqlens))
-    params = PackedSeqParams(
-        qkv_format="thd",
+    return Pack(
+        qkv_format="thd" if positions is None else None,
         cu_seqlens_q=bounds,
         cu_seqlens_kv=bounds,
         max_seqlen_q=longest,
         max_seqlen_kv=longest,
+        bounds=cu_seqlens,
+        labelled=labelled,
+        positions=positions,
     )
-    params.bounds = cu_seqlens
-    params.labelled = labelled
-    return params
 
 
 class KeyValueCache:
@@ -124,7 +145,7 @@ class PrefixedPack(PackedSeqParams):
 class DocumentAttention(torch.nn.Module):
     """softmax(Q·Kᵀ / sqrt(D)) · V, causal, within each document of `cu_seqlens`.
 
-    The signature is that of Megatron's core attention. Context parallelism is not supported here.
+    The signature is that of Megatron's core attention.
     """
 
     def __init__(
@@ -139,10 +160,14 @@ class DocumentAttention(torch.nn.Module):
     ) -> None:
         super().__init__()
         if config.context_parallel_size != 1:
-            raise ValueError("context_parallel_size must be 1 with this attention: it has no ring exchange")
+            raise ValueError("context_parallel_size must be 1: packs are cut here (engine/context.py), not by Megatron")
+        # Where the whole is computed again in the backward pass, keys and values of other ranks are there for it.
+        self.keeps_exchanged = config.recompute_granularity is not None
         self.layer_number = layer_number
         self.dropout = config.attention_dropout if attention_dropout is None else attention_dropout
         self.scale = softmax_scale
+        self.varlen = varlen.chosen_here(config.params_dtype, config.kv_channels, self.dropout).kernel
+        self.deterministic = config.deterministic_mode
 
     def forward(
         self,
@@ -154,9 +179,10 @@ class DocumentAttention(torch.nn.Module):
         attention_bias: torch.Tensor | None = None,
         packed_seq_params: PackedSeqParams | None = None,
     ) -> torch.Tensor:
-        """`[S, B, H, D]` → `[S, B, H·D]`; with `packed_seq_params`, `[T, H, D]` → `[T, H·D]`.
+        """`[S, B, H, D]` → `[S, B, H·D]`; with `packed_seq_params` of `qkv_format` thd, `[T, H, D]` → `[T, H·D]`.
 
-        `CachedTokens`, and a `PrefixedPack` with spans, come as `[T, 1, H, D]`: Megatron does not know their layout.
+        Where the format is unset, as in `CachedTokens`, a `ContextPack`, a `Pack` with positions and a `PrefixedPack`
+        with spans, tokens come as `[T, 1, H, D]`: Megatron does not know their layout.
         """
         if isinstance(packed_seq_params, CachedTokens):
             tokens = (
@@ -164,6 +190,8 @@ class DocumentAttention(torch.nn.Module):
             )
             out = self._cached(query[:tokens, 0], key[:tokens, 0], value[:tokens, 0], packed_seq_params)
             return F.pad(out, (0, 0, 0, len(query) - tokens)).unsqueeze(1)
+        if isinstance(packed_seq_params, ContextPack):
+            return self._in_context(query[:, 0], key[:, 0], value[:, 0], packed_seq_params).unsqueeze(1)
         if packed_seq_params is None:
             query_BHSD, key_BGSD, value_BGSD = (x.permute(1, 2, 0, 3) for x in (query, key, value))
             out_BHSD = self._attend(query_BHSD, key_BGSD, value_BGSD)
@@ -171,7 +199,66 @@ class DocumentAttention(torch.nn.Module):
 
         if isinstance(packed_seq_params, PrefixedPack) and packed_seq_params.spans:
             return self._spans(query[:, 0], key[:, 0], value[:, 0], packed_seq_params.spans).unsqueeze(1)
-        return self._documents(query, key, value, [end - start for start, end in pairwise(packed_seq_params.bounds)])
+        if packed_seq_params.qkv_format is None:
+            return self._pack(query[:, 0], key[:, 0], value[:, 0], packed_seq_params).unsqueeze(1)
+        return self._pack(query, key, value, packed_seq_params)
+
+    def _pack(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, pack: Any) -> torch.Tensor:
+        """`[T, H, D]` → `[T, H·D]`, in one call where there is a kernel for it."""
+        if self.varlen is None:
+            return self._documents(query, key, value, [end - start for start, end in pairwise(pack.bounds)])
+        return self.varlen(
+            query,
+            key,
+            value,
+            pack.cu_seqlens_q,
+            pack.max_seqlen_q,
+            scale=self.scale,
+            dropout=self.dropout if self.training else 0.0,
+            deterministic=self.deterministic,
+        ).flatten(1)
+
+    def _in_context(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, pack: ContextPack
+    ) -> torch.Tensor:
+        """`[T, H, D]` → `[T, H·D]`, T the tokens of this rank's two chunks; the first document of each may have begun
+        before it."""
+        lookups = pack.plan.lookups
+        if not pack.plan.longest:  # no document crosses a chunk
+            chunks = (x.chunk(2) for x in (query, key, value))
+            return torch.cat([self._looking(*part) for part in zip(*chunks, lookups, pack.bounds)])
+        exchange = Exchange(pack.plan, pack.group, key, value, keep=self.keeps_exchanged)
+        found = []
+        with exchange.saving():
+            keys, values = exchange.rows.unbind(0)
+            for part, lookup, bounds in zip(query.chunk(2), lookups, pack.bounds):
+                rows = slice(lookup.first, lookup.first + lookup.before + len(part))
+                found.append(self._looking(part, keys[rows], values[rows], lookup, bounds))
+        return exchange.finish(torch.cat(found))
+
+    def _looking(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        lookup: Lookup,
+        bounds: tuple[varlen.Bounds, varlen.Bounds],
+    ) -> torch.Tensor:
+        """One chunk, `[C, H, D]` → `[C, H·D]`, with the keys and values from its first document's start on."""
+        if self.varlen is None:
+            return self._documents(query, key, value, lookup.lengths, lookup.key_lengths)
+        queries, keys = bounds
+        return self.varlen(
+            query,
+            key,
+            value,
+            queries.cu_seqlens,
+            queries.longest,
+            scale=self.scale,
+            dropout=self.dropout if self.training else 0.0,
+            deterministic=self.deterministic,
+            keys=keys,
+        ).flatten(1)
 
     def _spans(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: Sequence[int | Continuations]
@@ -234,21 +321,32 @@ class DocumentAttention(torch.nn.Module):
         return out_BGQD.flatten(1)
 
     def _documents(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: Sequence[int]
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        lengths: Sequence[int],
+        key_lengths: Sequence[int] | None = None,
     ) -> torch.Tensor:
-        """`[T, H, D]` → `[T, H·D]`, each document for itself."""
+        """`[T, H, D]` → `[T, H·D]`, each document for itself; with `key_lengths`, of the tokens at its end."""
+        looked_at = lengths if key_lengths is None else key_lengths
         # One split and not a slice a document: the backward of a slice fills a tensor of the pack's whole length.
-        queries, keys, values = (x.transpose(0, 1).unsqueeze(0).split(lengths, dim=2) for x in (query, key, value))
+        queries, keys, values = (
+            x.transpose(0, 1).unsqueeze(0).split(list(parts), dim=2)
+            for x, parts in ((query, lengths), (key, looked_at), (value, looked_at))
+        )
         documents = [self._attend(*document) for document in zip(queries, keys, values)]
         return torch.cat(documents, dim=2).squeeze(0).transpose(0, 1).flatten(1)
 
     def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        later = query.shape[2] != key.shape[2]  # the last tokens of a document
         return F.scaled_dot_product_attention(
             query,
             key,
             value,
             dropout_p=self.dropout if self.training else 0.0,
-            is_causal=True,
+            attn_mask=causal_lower_right(query.shape[2], key.shape[2]) if later else None,
+            is_causal=not later,
             scale=self.scale,
             enable_gqa=query.shape[1] != key.shape[1],
         )

@@ -85,7 +85,7 @@ def generate(
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}: give 1 or more")
     replica = _Replica(chunks[0], layout, device, vocab_size)
-    batches = _batches(prompts, decoding, batch_size, layout.data_size)[layout.data_rank :: layout.data_size]
+    batches = _batches(prompts, decoding, batch_size, layout.copies)[layout.copy_rank :: layout.copies]
     with inference(chunks):
         growing = (grown for batch in batches for grown in replica.write(batch))
         if layout.broadcast(stop is not None):
@@ -146,7 +146,7 @@ def _ask_after_each_token(growing: Iterator[list[_Answer]], stop: Stop | None, l
         grown = next(growing, None)
         mine = None if grown is None else {answer.index: answer.ids[-1] for answer in grown if not answer.ended}
         # A single replica's ranks all know the same.
-        everyone = layout.gather(mine) if layout.data_size > 1 else [mine]
+        everyone = layout.gather(mine) if layout.copies > 1 else [mine]
         if all(news is None for news in everyone):
             return
         ended: list[int] = []

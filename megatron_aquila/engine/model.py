@@ -6,18 +6,19 @@ bounds, and an output that is the per-token log-probability of the labels, not a
 
 from __future__ import annotations
 
-import importlib.util
+import copy
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from megatron.core import parallel_state
 from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
 from megatron.core.models.gpt.gpt_model import GPTModel
+from megatron.core.process_groups_config import ProcessGroupCollection
 from megatron.core.tensor_parallel.layers import (
     ColumnParallelLinear,
     RowParallelLinear,
-    VocabParallelEmbedding,
     set_tensor_model_parallel_attributes,
 )
 from megatron.core.tensor_parallel.mappings import gather_from_sequence_parallel_region
@@ -32,10 +33,13 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.core.transformer.transformer_layer import TransformerLayer, TransformerLayerSubmodules
 
 from megatron_aquila.config import RunConfig
-from megatron_aquila.engine.attention import CachedTokens, DocumentAttention, PrefixedPack
+from megatron_aquila.engine import gpu_path
+from megatron_aquila.engine.attention import CachedTokens, DocumentAttention, Pack, PrefixedPack
+from megatron_aquila.engine.context import ContextPack
 from megatron_aquila.engine.device import DTYPES
 from megatron_aquila.engine.norm import RMSNorm
 from megatron_aquila.engine.scored_rows import QuestionedPack, score_rows
+from megatron_aquila.errors import ConfigError
 from megatron_aquila.kernels.linear import linear_logps
 from megatron_aquila.shapes import ModelShape, padded_vocab_size
 
@@ -58,7 +62,7 @@ class AquilaModel(GPTModel):
         """As Megatron's; but tokens that bring positions of their own are rotated by those."""
         embedded, rotary, *rest = super()._preprocess(*args, **kwargs)
         packed = kwargs.get("packed_seq_params")
-        if isinstance(packed, CachedTokens | PrefixedPack) and packed.positions is not None:
+        if isinstance(packed, Pack | CachedTokens | PrefixedPack | ContextPack) and packed.positions is not None:
             rotary = rotary[packed.positions]
         return (embedded, rotary, *rest)
 
@@ -101,12 +105,26 @@ class AquilaModel(GPTModel):
         return weight
 
 
-def uses_transformer_engine(device: torch.device) -> bool:
-    return device.type == "cuda" and importlib.util.find_spec("transformer_engine") is not None
+class FusedGradientLayer(TransformerLayer):
+    """A layer of Transformer Engine whose matrix products add to the float32 gradient buffers themselves.
+
+    Megatron 0.16 has one switch for the layers and the output layer, and the latter, which is Megatron's own whatever
+    the spec, refuses it without Apex; it is our kernel that computes there, and the switch would do nothing.
+    """
+
+    def __init__(self, config: TransformerConfig, **kwargs: Any) -> None:
+        config = copy.copy(config)
+        config.gradient_accumulation_fusion = True
+        super().__init__(config, **kwargs)
 
 
-def transformer_config(run: RunConfig, shape: ModelShape, device: torch.device) -> TransformerConfig:
+def transformer_config(
+    run: RunConfig, shape: ModelShape, device: torch.device, *, own_layers: bool = False
+) -> TransformerConfig:
     """Megatron's configuration of the model and its parallelism."""
+    here = gpu_path.machine(device)
+    engine_layers = gpu_path.uses_transformer_engine(here, run) and not own_layers
+    compiles = gpu_path.compiles(here, run)
     dtype = DTYPES[run.training.precision]
     recompute: dict[str, dict[str, Any]] = {
         "none": {},
@@ -130,8 +148,11 @@ def transformer_config(run: RunConfig, shape: ModelShape, device: torch.device) 
         attention_dropout=run.model.attention_dropout,
         hidden_dropout=run.model.hidden_dropout,
         attention_softmax_in_fp32=True,
-        bias_dropout_fusion=False,
-        bias_activation_fusion=False,
+        bias_dropout_fusion=compiles,
+        bias_activation_fusion=compiles,
+        apply_rope_fusion=gpu_path.fuses_rope(here, engine_layers=engine_layers),
+        fp8=run.training.fp8 if engine_layers else None,
+        fp8_recipe=run.training.fp8_recipe,
         # Weights come from a reader (`engine/weights.py`): Megatron's own initialisation would be overwritten.
         perform_initialization=False,
         params_dtype=dtype,
@@ -150,21 +171,28 @@ def transformer_config(run: RunConfig, shape: ModelShape, device: torch.device) 
         overlap_p2p_comm=parallel.virtual_pipeline is not None,
         batch_p2p_comm=parallel.virtual_pipeline is None,
         calculate_per_token_loss=True,
-        # The output layer is Megatron's own whatever the spec, and accumulates inside the GEMM by Apex's kernel only.
-        gradient_accumulation_fusion=(
-            device.type == "cuda" and importlib.util.find_spec("fused_weight_gradient_mlp_cuda") is not None
-        ),
+        # Without Apex the layers of Transformer Engine still do it: `FusedGradientLayer`.
+        gradient_accumulation_fusion=here.apex_gradients
+        and gpu_path.fuses_gradients(here, run, engine_layers=engine_layers),
         deterministic_mode=run.training.deterministic,
         **recompute[run.training.recompute],
     )
 
 
-def layer_spec(device: torch.device, *, own_layers: bool = False) -> ModuleSpec:
-    """One transformer layer as data: Transformer Engine's where it is installed on a GPU, else, or if asked, ours."""
-    if uses_transformer_engine(device) and not own_layers:
-        from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_with_transformer_engine_spec
+def layer_spec(*, engine_layers: bool, fuses_gradients: bool = False) -> ModuleSpec:
+    """One transformer layer as data: Transformer Engine's or ours."""
+    if engine_layers:
+        from megatron.core.models.gpt.gpt_layer_specs import HAVE_TE, get_gpt_layer_with_transformer_engine_spec
 
-        return get_gpt_layer_with_transformer_engine_spec()
+        if not HAVE_TE:
+            raise ConfigError(
+                "Transformer Engine is installed, but Megatron cannot import it (python -c 'import "
+                "transformer_engine.pytorch' says why): mend it, or set training.layers=own"
+            )
+        spec = get_gpt_layer_with_transformer_engine_spec()
+        if fuses_gradients:
+            spec.module = FusedGradientLayer
+        return spec
     return ModuleSpec(
         module=TransformerLayer,
         submodules=TransformerLayerSubmodules(
@@ -198,12 +226,18 @@ def build_model(
 
     own_layers: without Transformer Engine, on a GPU too.
     """
-    config = transformer_config(run, shape, device)
-    spec = layer_spec(device, own_layers=own_layers)
+    here = gpu_path.machine(device)
+    gpu_path.require_machine(run, here)
+    engine_layers = gpu_path.uses_transformer_engine(here, run) and not own_layers
+    config = transformer_config(run, shape, device, own_layers=own_layers)
+    spec = layer_spec(
+        engine_layers=engine_layers,
+        fuses_gradients=gpu_path.fuses_gradients(here, run, engine_layers=engine_layers),
+    )
     chunks: list[MegatronModule] = []
     for virtual in range(run.parallel.virtual_pipeline or 1):
         stage = virtual if run.parallel.virtual_pipeline else None
-        if uses_transformer_engine(device) and not own_layers:
+        if engine_layers:
             block = spec
         else:
             layers = get_num_layers_to_build(config, vp_stage=stage)
@@ -222,26 +256,44 @@ def build_model(
             rotary_base=shape.rope_theta,
             seq_len_interpolation_factor=shape.rope_scaling_factor,
             vp_stage=stage,
+            pg_collection=_process_groups(),
         ).to(device)
-        _mark_split_weights(chunk)
+        _mark_weights(chunk, config)
         if config.bf16 or config.fp16:
             chunk = Float16Module(config, chunk)
         chunks.append(chunk)
     return chunks, config
 
 
-def _mark_split_weights(model: torch.nn.Module) -> None:
-    """Mark the weights that are split over tensor-parallel ranks.
+def _process_groups() -> ProcessGroupCollection:
+    """Megatron's groups, but for context parallelism a group of this rank alone (that of its one expert).
 
-    Megatron 0.16 marks them only while it initialises them. Unmarked, they count as copies of one another, and the
-    gradient norm, hence clipping, silently leaves out all but the first rank's.
+    Packs are cut, and what attention needs is exchanged, by `engine/context.py`. Megatron, told of the group, would cut
+    the table of rotations once more, in packs that a rank computes whole, too.
     """
-    for module in model.modules():
-        if isinstance(module, ColumnParallelLinear | VocabParallelEmbedding | RowParallelLinear):
-            weight = module.weight
-            if weight is not None and not hasattr(weight, "tensor_model_parallel"):
-                dim = 1 if isinstance(module, RowParallelLinear) else 0
-                set_tensor_model_parallel_attributes(weight, True, dim, 1)
+    groups = ProcessGroupCollection.use_mpu_process_groups()
+    groups.cp = groups.ep
+    return groups
+
+
+def _mark_weights(model: torch.nn.Module, config: TransformerConfig) -> None:
+    """Mark which weights are split over tensor-parallel ranks, and which see a part of the sequence only.
+
+    Megatron 0.16 marks split ones only while it initialises them. Unmarked, they count as copies of one another, and
+    the gradient norm, hence clipping, silently leaves out all but the first rank's. By name, so that it holds whatever
+    the layers are made of; for Transformer Engine's it repeats what they do themselves.
+    """
+    for name, parameter in model.named_parameters():
+        if is_norm(name):
+            parameter.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
+        elif not hasattr(parameter, "tensor_model_parallel"):
+            dim = 1 if name.endswith(("linear_proj.weight", "linear_fc2.weight")) else 0
+            set_tensor_model_parallel_attributes(parameter, True, dim, 1)
+
+
+def is_norm(name: str) -> bool:
+    """Whether a parameter is a norm's, in layers of ours or of Transformer Engine, which fuses two of them."""
+    return name.endswith(("layernorm.weight", "layer_norm_weight"))
 
 
 def bare(chunk: torch.nn.Module) -> AquilaModel:
@@ -249,6 +301,12 @@ def bare(chunk: torch.nn.Module) -> AquilaModel:
     while not isinstance(chunk, AquilaModel):
         chunk = chunk.module  # type: ignore[assignment]
     return chunk
+
+
+def attends_by_document(chunks: Sequence[torch.nn.Module]) -> bool:
+    """Whether the layers' attention is ours, and not Transformer Engine's."""
+    layers = [layer for chunk in chunks for layer in bare(chunk).decoder.layers]
+    return all(isinstance(layer.self_attention.core_attention, DocumentAttention) for layer in layers)
 
 
 def residual_std(init_std: float, num_layers: int) -> float:

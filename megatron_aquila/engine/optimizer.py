@@ -150,7 +150,7 @@ class OptimizerState:
     def blocks(self) -> Iterator[tuple[str, tuple[int, ...], tuple[int, ...], torch.Tensor]]:
         """`(name, global shape, offset, block)` of everything this rank has to write."""
         for parameter, placement, flat_main, start, state in self._owned(create=False):
-            if not placement.writes or (not self._sharded(parameter) and self._layout.data_rank > 0):
+            if not placement.writes or (not self._sharded(parameter) and self._layout.copy_rank > 0):
                 continue
             for kind, flat in self._tensors(parameter, flat_main, state):
                 for view, offset in placement.views(flat, start):

@@ -131,15 +131,15 @@ def _whole(prefix: int, documents: tuple[_Document, ...]) -> _Piece:
 def _packs(pieces: Sequence[_Piece], requests: Sequence[TokenRequest], layout: Layout, pack_tokens: int) -> list[Pack]:
     longest = max(len(document.tokens) for piece in pieces for document in piece.documents)
     # No larger than what gives each stage of each replica something to do.
-    share = -(-sum(piece.length for piece in pieces) // (layout.data_size * layout.pipeline_size))
+    share = -(-sum(piece.length for piece in pieces) // (layout.copies * layout.pipeline_size))
     capacity = max(longest, min(pack_tokens, share))
     pieces = [part for piece in pieces for part in _cut(piece, capacity)]
     lengths = np.array([piece.length for piece in pieces])
     packed = pack(lengths, capacity, seed=0)
     groups = [packed[i] for i in range(len(packed))]
     groups.sort(key=lambda group: -int(lengths[group].sum()))
-    each = -(-len(groups) // (layout.data_size * layout.micro_batch_multiple)) * layout.micro_batch_multiple
-    own = groups[layout.data_rank :: layout.data_size]
+    each = -(-len(groups) // (layout.copies * layout.micro_batch_multiple)) * layout.micro_batch_multiple
+    own = groups[layout.copy_rank :: layout.copies]
     own += [np.empty(0, dtype=np.int64)] * (each - len(own))
     # Messages between pipeline stages have one length, and sequence parallelism divides it; else nothing is padded.
     fullest = max(int(lengths[group].sum()) for group in groups) if layout.pipeline_size > 1 else 1

@@ -144,7 +144,8 @@ def _forward(
             data_iterator=iterators if len(chunks) > 1 else iterators[0],
             model=list(chunks) if len(chunks) > 1 else chunks[0],
             num_microbatches=len(packs),
-            seq_length=len(packs[0].tokens),
+            # The schedule's messages are for one context-parallel rank's part; here each has a pack of its own.
+            seq_length=len(packs[0].tokens) * parallel_state.get_context_parallel_world_size(),
             micro_batch_size=1,
             forward_only=True,
         )

@@ -59,7 +59,7 @@ class Snapshot:
 
     def _shards(self) -> Iterator[Shard]:
         held = held_parts(self._chunks)
-        if held or self._layout.data_rank == 0:
+        if held or self._layout.copy_rank == 0:
             for parameter, placement in place_parameters(self._chunks, self._shape, self._layout):
                 if placement.writes:
                     flat, start = parameter.detach().view(-1), 0

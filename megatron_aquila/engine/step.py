@@ -13,10 +13,13 @@ import torch.distributed as dist
 from megatron.core import parallel_state
 from megatron.core.optimizer import MegatronOptimizer
 from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
+from megatron.core.packed_seq_params import PackedSeqParams
 from megatron.core.pipeline_parallel import get_forward_backward_func
 
 from megatron_aquila.datasets.batch import MicroBatch
 from megatron_aquila.engine.attention import packed_sequences
+from megatron_aquila.engine.context import Context
+from megatron_aquila.engine.model import attends_by_document
 from megatron_aquila.engine.optimizer import chained
 
 # per-token log-probs [1, T] and the micro-batch → (sum of the loss, integer count, sums of further metrics)
@@ -50,6 +53,8 @@ def run_schedule(
     without dropout; weights that are spread over the ranks must have been gathered.
     """
     sums: dict[str, torch.Tensor] = {}
+    context = Context.here()
+    own_attention = attends_by_document(chunks)
 
     def record(values: dict[str, torch.Tensor]) -> None:
         for name, value in values.items():
@@ -57,18 +62,25 @@ def run_schedule(
             sums[name] = sums[name] + value if name in sums else value
 
     def forward_step(iterator: Iterator[MicroBatch], model: torch.nn.Module) -> tuple[torch.Tensor, Any]:
-        batch = next(iterator).to(device)
-        output = model(
-            batch.tokens,
-            batch.positions,
-            None,
-            labels=batch.labels,
-            packed_seq_params=packed_sequences(batch.cu_seqlens, batch.labelled, device),
-        )
+        batch = next(iterator)
+        if context.size > 1:
+            part = context.part(batch).to(device)
+            packed: PackedSeqParams = context.pack(part)
+            batch = batch.to(device)
+        else:
+            part = batch = batch.to(device)
+            packed = packed_sequences(
+                batch.cu_seqlens, batch.labelled, device, part.positions[0] if own_attention else None
+            )
+        output = model(part.tokens, part.positions, None, labels=part.labels, packed_seq_params=packed)
 
         def loss_func(logps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+            if context.size > 1:
+                logps = context.whole(logps)
             total, number, metrics = loss(logps, batch)
-            record({"loss": total, "count": number, **metrics})
+            if context.rank:  # all compute the same loss, and Megatron adds up what they count
+                number, metrics = torch.zeros_like(number), {name: 0 * value for name, value in metrics.items()}
+            record({"loss": 0 * total if context.rank else total, "count": number, **metrics})
             # The schedule scales the loss in place; a view or an alias of it would be scaled too.
             return total.clone(), number.to(torch.int), {}
 
@@ -85,7 +97,7 @@ def run_schedule(
             micro_batch_size=1,
             forward_only=forward_only,
         )
-    volumes = [batch.volume for batch in micro_batches]
+    volumes = [batch.volume for batch in micro_batches] if context.rank == 0 else []
     host = [
         sum(volume.samples for volume in volumes),
         sum(volume.tokens for volume in volumes),
@@ -116,6 +128,10 @@ def _report(
         on_host = torch.tensor(host, dtype=torch.float64).to(device)
         values = torch.cat([torch.stack([sums[name] for name in names]), on_host])
         dist.all_reduce(values, group=parallel_state.get_data_parallel_group(with_context_parallel=True))
+        tensor = parallel_state.get_tensor_model_parallel_group()
+        if tensor.size() > 1:  # they are equal, but where a device fails: a NaN on one rank must be one on all
+            dist.all_reduce(values, group=tensor)
+            values /= tensor.size()
     pipeline = parallel_state.get_pipeline_model_parallel_group()
     if dist.get_world_size(pipeline) > 1:
         dist.broadcast(values, src=parallel_state.get_pipeline_model_parallel_last_rank(), group=pipeline)
@@ -126,8 +142,8 @@ def _report(
 
 @dataclass(frozen=True)
 class Update:
-    """What an optimizer step reports. `applied` is false where nothing was updated: fp16 overflowed, and the loss scaler
-    takes a smaller scale next time, or the global norm of the gradients is not finite.
+    """What an optimizer step reports. `applied` is false where nothing was updated: fp16 overflowed, and the loss
+    scaler takes a smaller scale next time, or the global norm of the gradients is not finite.
     """
 
     applied: bool

@@ -18,7 +18,7 @@ from megatron_aquila.stages import Stage, Start, shape_for_tokenizer
 from megatron_aquila.stages.reference_logps import ReferenceCache, compute_reference
 
 # TRL's names of the sums that op B returns
-_METRICS = {
+METRICS = {
     "rewards/chosen": "chosen_reward",
     "rewards/rejected": "rejected_reward",
     "rewards/margins": "margin",
@@ -35,7 +35,7 @@ class PreferenceTraining(Stage):
     on disk (`reference_logps.py`). A step's loss is the mean over its pairs, however they are packed.
     """
 
-    metric_names = tuple(_METRICS)
+    metric_names = tuple(METRICS)
     sample_name = "pairs"
 
     def __init__(self, run: RunConfig) -> None:
@@ -71,7 +71,7 @@ class PreferenceTraining(Stage):
         extra: dict[str, Any] = batch.extra
         result = preference_loss(logps, batch.labels, extra["sequences"], extra.get("reference"), self._loss)
         count = torch.tensor(len(extra["samples"]), device=logps.device)
-        return result.loss, count, {name: result.total(ours) for name, ours in _METRICS.items()}
+        return result.loss, count, {name: result.total(ours) for name, ours in METRICS.items()}
 
     def check_start(self, means: dict[str, float]) -> str | None:
         """A policy that is its own reference has margin 0 on every pair, and the loss of that."""

@@ -31,6 +31,7 @@ LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     "TP2+SP": (2, {"parallel__tensor_parallel": 2, "parallel__sequence_parallel": True}),
     "PP2": (2, {"parallel__pipeline_parallel": 2}),
     "DP2": (2, {}),
+    "CP2": (2, {"parallel__context_parallel": 2}),
     "TP2+SP, PP2": (
         4,
         {

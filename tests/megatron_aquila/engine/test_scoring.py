@@ -141,6 +141,7 @@ LAYOUTS: dict[str, tuple[int, int, dict[str, Any]]] = {
     "PP2 VPP2 wrapped": (2, 90, {"wrapped": True, "parallel__pipeline_parallel": 2, "parallel__virtual_pipeline": 2}),
     "TP2 SP PP2": (4, 110, {**_SEQUENCE, "parallel__pipeline_parallel": 2}),
     "PP2 DP2": (4, 150, {"parallel__pipeline_parallel": 2, "parallel__data_parallel": 2}),
+    "PP2 CP2 wrapped": (4, 130, {"wrapped": True, "parallel__pipeline_parallel": 2, "parallel__context_parallel": 2}),
 }
 
 
