@@ -1,5 +1,8 @@
 """YAML and dotted overrides in, a checked pydantic model out; and back to YAML, and to a hash.
 
+A recipe may name another one, ``base: ../sft.yaml``, over whose keys its own are laid: mappings merge, lists and
+single values replace. The path is relative to the file that names it, and the other may have a base of its own.
+
 The YAML read here is 1.2's core schema where 1.1 sets traps: ``2e-7`` and ``1_000`` are numbers, ``off`` and
 ``no`` are words, ``1:30`` is not sixty-and-a-half, and a key given twice is an error.
 """
@@ -7,11 +10,12 @@ The YAML read here is 1.2's core schema where 1.1 sets traps: ``2e-7`` and ``1_0
 import difflib
 import hashlib
 import json
+import os
 import re
 from collections.abc import Collection, Hashable, Iterator, Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_args
+from typing import Any, ClassVar, NamedTuple, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -38,6 +42,13 @@ Model = TypeVar("Model", bound=BaseModel)
 
 class ConfigFileError(ValueError):
     """A configuration file or an override is wrong; one line per problem, each naming its place and key."""
+
+
+class _Layer(NamedTuple):
+    """A file of a recipe: itself, or one of its bases."""
+
+    path: Path
+    root: yaml.Node | None
 
 
 class _Loader(yaml.SafeLoader):
@@ -79,7 +90,8 @@ def load_model(
     tags: Collection[str] = (),
     schema: str = "`aquila config schema`",
 ) -> Model:
-    """Read the recipe at ``path`` (None: an empty one), apply ``key=value`` overrides in order, and check the whole.
+    """Read the recipe at ``path`` (None: an empty one) over its bases, apply ``key=value`` overrides in order, and
+    check the whole.
 
     An override's value is read as YAML; lists and mappings replace, ``key=`` sets null,
     ``data.train.0.weight=2`` reaches into a list, and a path that does not exist yet is created for
@@ -89,7 +101,7 @@ def load_model(
 
     Raises ConfigFileError with one line per problem, naming file and line, or the override, and the dotted key.
     """
-    tree, root = ({}, None) if path is None else _read(Path(path))
+    tree, layers = ({}, []) if path is None else _read_layers(Path(path))
     overridden = []
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -107,7 +119,7 @@ def load_model(
             return "overrides"
         if not location:  # several sections do not fit each other
             return str(path)
-        return f"{path}:{_line(root, location)}"
+        return _place(layers, location)
 
     secrets = [f"{origin(key.split('.'))}: {key} {_NO_SECRETS}" for key, value in _leaves(tree) if _is_secret(value)]
     if secrets:
@@ -172,6 +184,44 @@ def _read(path: Path) -> tuple[dict[str, Any], yaml.Node | None]:
     return tree, root
 
 
+def _read_layers(path: Path) -> tuple[dict[str, Any], list[_Layer]]:
+    """The keys of ``path`` laid over its bases', and the files they come from, ``path`` first."""
+    trees: list[dict[str, Any]] = []
+    layers: list[_Layer] = []
+    following: Path | None = path
+    while following is not None:
+        if any(following.resolve() == layer.path.resolve() for layer in layers):
+            chain = " -> ".join(str(one) for one in [*(layer.path for layer in layers), following])
+            raise ConfigFileError(f"{_base_place(layers[-1])}: base goes in a circle: {chain}")
+        try:
+            tree, root = _read(following)
+        except ConfigFileError as error:
+            if not layers or following.is_file():
+                raise
+            raise ConfigFileError(f"{_base_place(layers[-1])}: base: {error}") from error
+        layers.append(_Layer(following, root))
+        base = tree.pop("base", None)
+        if base is not None and not (isinstance(base, str) and base):
+            raise ConfigFileError(f"{_base_place(layers[-1])}: base is {base!r}; it must be the path of another recipe")
+        trees.append(tree)
+        following = None if base is None else Path(os.path.normpath(following.parent / base))
+    whole: dict[str, Any] = {}
+    for tree in reversed(trees):
+        whole = _laid_over(whole, tree)
+    return whole, layers
+
+
+def _base_place(layer: _Layer) -> str:
+    return f"{layer.path}:{_find(layer.root, ['base'])[0]}"
+
+
+def _laid_over(base: Any, own: Any) -> Any:
+    if not (isinstance(base, dict) and isinstance(own, dict)):
+        return own
+    merged = {key: _laid_over(base[key], value) if key in base else value for key, value in own.items()}
+    return {key: merged.get(key, value) for key, value in base.items()} | merged
+
+
 def _parse(text: str, source: str) -> tuple[Any, yaml.Node | None]:
     """The value of ``text`` and its syntax tree, which knows the lines."""
     loader = _Loader(text)
@@ -215,21 +265,38 @@ def _set(tree: dict[str, Any], parts: list[str], value: Any) -> None:
             here = here[index]
 
 
-def _line(root: yaml.Node | None, location: Sequence[str]) -> int:
-    """Line of the deepest key of ``location`` that the file holds."""
-    node, line = root, 1
+def _place(layers: Sequence[_Layer], location: Sequence[str]) -> str:
+    """File and line of the key that ``location`` is read from: the deepest, and of equals the one that is laid over."""
+    best, best_depth = f"{layers[0].path}:1", 0
+    for layer in layers:
+        line, depth, replaces = _find(layer.root, location)
+        if depth > best_depth:
+            best, best_depth = f"{layer.path}:{line}", depth
+        if replaces:  # nothing of the bases shows through
+            break
+    return best
+
+
+def _find(root: yaml.Node | None, location: Sequence[str]) -> tuple[int, int, bool]:
+    """Line of the deepest key of ``location`` that the file holds, how deep it is, and whether a list or a single value
+    stands on the way, which replaces what a base has there.
+    """
+    node, line, depth = root, 1, 0
+    in_list = False
     for part in location:
         if isinstance(node, yaml.MappingNode):
             found = [(key, value) for key, value in node.value if key.value == part]
             if not found:
-                break
+                return line, depth, in_list
             line, node = found[0][0].start_mark.line + 1, found[0][1]
         elif isinstance(node, yaml.SequenceNode) and part.isdecimal() and int(part) < len(node.value):
             node = node.value[int(part)]
             line = node.start_mark.line + 1
+            in_list = True
         else:
-            break
-    return line
+            return line, depth, True
+        depth += 1
+    return line, depth, in_list or not isinstance(node, yaml.MappingNode)
 
 
 def _own_problems(error: ValidationError) -> list[Any]:

@@ -30,8 +30,11 @@ class Part(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    # what the report calls the part
     name: str
+    # names of the recipe's sources
     sources: tuple[str, ...] | None = None
+    # zh, en, other
     langs: tuple[str, ...] | None = None
     # labels of the domain step
     domains: tuple[str, ...] | None = None
@@ -63,7 +66,9 @@ class Stage(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    # of what comes out: OUTPUT/documents/NAME/ and OUTPUT/NAME.bin
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    # the budget that the parts share; null: each part is taken `epochs` times
     tokens: int | None = Field(default=None, gt=0)
     # no part is repeated more often; what is short of its share then is not made up by the others, and reported
     max_epochs: float = Field(default=4.0, gt=0)

@@ -70,11 +70,13 @@ class Source(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    # what mixtures and report call it
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
     # files, directories and patterns, as for `aquila data index`
     files: tuple[str, ...] = Field(min_length=1)
     # fields that hold the text; several are joined by a line end
     text_key: tuple[str, ...] = Field(default=("text",), min_length=1)
+    # field that holds the id; it may be missing
     id_key: str = "id"
     # tried in this order on each line
     encoding: tuple[str, ...] = ("utf-8",)
@@ -124,6 +126,7 @@ class ChainRecipe(BaseModel):
     tokenizer: Path
     # the token that ends a document, where not the tokenizer's own
     eod: str | None = None
+    # of the draws of the mixtures: another seed, other documents
     seed: int = 0
     # make STAGE.bin and STAGE.idx of each stage
     index: bool = True

@@ -24,8 +24,11 @@ class Limit(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    # of Chinese texts
     zh: float | None = None
+    # of English ones
     en: float | None = None
+    # of all others
     other: float | None = None
 
 

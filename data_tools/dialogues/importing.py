@@ -38,6 +38,7 @@ class DialogueSource(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    # what selection and report call it
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
     # what the files are: `aquila data import --list` shows the formats
     format: str

@@ -18,8 +18,11 @@ class SelectPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]*$")
+    """What the report calls the part."""
     langs: tuple[str, ...] | None = None
+    """zh, en, other."""
     sources: tuple[str, ...] | None = None
+    """Names of the recipe's sources."""
     kinds: tuple[Literal["qa", "options"], ...] | None = None
     """meta.kind, as importers note it: options for a multiple-choice exam question, else qa, which is taken where
     nothing is noted."""
@@ -32,6 +35,7 @@ class SelectPart(BaseModel):
     threshold: float | None = None
     """Instead of the step's threshold or quantile."""
     quantile: Annotated[float | None, Field(ge=0, lt=1)] = None
+    """Instead of the step's: the share of the scores that lies below."""
 
     def holds(self, source: str, lang: str, meta: Mapping[str, Any], exchanges: int) -> bool:
         """Whether a dialogue meets the conditions."""

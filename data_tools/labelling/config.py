@@ -48,6 +48,7 @@ class LabelConfig(BaseModel):
     text_keys: tuple[str, ...] = Field(default=("text",), min_length=1)
     """Fields that hold the text of a document; several are joined by a line end. Dialogues have `messages`."""
     id_key: str = "id"
+    """Field that holds the id of a document."""
 
     @model_validator(mode="after")
     def _fields_of_documents(self) -> "LabelConfig":

@@ -52,6 +52,7 @@ class ModelConfig(BaseModel):
     temperature: float | None = Field(default=None, ge=0)
     """None: not sent, the server's own. The same for `top_p` and `seed`."""
     top_p: float | None = Field(default=None, gt=0, le=1)
+    """Nucleus sampling; None: not sent."""
     seed: int | None = None
     """Sent as seed + the request's sample number, so that samples of one prompt differ on servers that honour it."""
     max_tokens: int = Field(default=256, ge=1)

@@ -37,11 +37,15 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(min_length=1)
+    """What the report calls the part."""
     share: float = Field(gt=0)
     """Of the pairs, relative to the other parts' shares."""
     langs: tuple[str, ...] | None = None
+    """zh, en, other."""
     sources: tuple[str, ...] | None = None
+    """As the candidates name their source."""
     kinds: tuple[str, ...] | None = None
+    """As importers note them: qa, options."""
     turns: tuple[int, int] | None = None
     """From and to, both included."""
 

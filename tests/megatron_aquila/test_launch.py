@@ -7,6 +7,7 @@ import sys
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -20,6 +21,7 @@ from megatron_aquila.launch import (
     require_environment,
     run_processes,
 )
+from megatron_aquila.nodes import agent
 from tests.world import forked
 
 ROOT = Path(__file__).parents[2]
@@ -130,46 +132,76 @@ def test_slurm_without_hosts() -> None:
 
 RANK_PROGRAM = """\
 import json, os, signal, sys, time
-folder, what = sys.argv[1:]
+from pathlib import Path
+folder, what = Path(sys.argv[1]), sys.argv[2]
 rank = os.environ["RANK"]
+attempt = len(list(folder.glob(f"{rank}.started.*")))
+(folder / f"{rank}.started.{attempt}").touch()
 keys = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "OMP_NUM_THREADS")
-with open(f"{folder}/{rank}.json", "w") as file:
-    json.dump({key: os.environ[key] for key in keys}, file)
+(folder / f"{rank}.json").write_text(json.dumps({key: os.environ[key] for key in keys}))
 if what == "fail" and rank == "1":
     sys.exit(7)
 if what == "die" and rank == "1":
     os.kill(os.getpid(), signal.SIGKILL)
-if what != "end":
-    def stop(*_):
-        open(f"{folder}/{rank}.stopped", "w").close()
-        sys.exit(0)
-    signal.signal(signal.SIGTERM, stop)
-    open(f"{folder}/{rank}.ready", "w").close()
-    time.sleep(60)
+if what == "mend" and rank == "1":  # the others break down at once, because of it or not
+    time.sleep(0.3)
+    sys.exit(2)
+if what == "mend":
+    sys.exit(1)
+if what == "once" and rank == "1" and attempt < 2:
+    sys.exit(1)
+if what in ("end", "once"):
+    sys.exit(0)
+def stop(number, _):
+    if (folder / f"{rank}.asked").exists():
+        os._exit(128 + number)
+    (folder / f"{rank}.asked").touch()
+    if rank == "1":  # its part of the save takes longer
+        time.sleep(1.5)
+    (folder / f"{rank}.saved").write_text(signal.Signals(number).name)
+    sys.exit(75)
+for number in (signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(number, stop)
+(folder / f"{rank}.ready").touch()
+time.sleep(60)
 """
 
 
-def launch(folder: Path, what: str, environment: dict[str, str]) -> None:
+def launch(folder: Path, what: str, environment: dict[str, str], max_restarts: int) -> None:
     """The launcher's process."""
     os.environ.clear()
     os.environ.update(environment)
     os.dup2(os.open(folder / "errors", os.O_WRONLY | os.O_CREAT), sys.stderr.fileno())
-    sys.exit(run_processes(2, [str(folder), what], module="rank_program"))
+    with mock.patch.object(agent, "_LONGEST_PAUSE", 0.1):
+        code = run_processes(2, [str(folder), what], module="rank_program", max_restarts=max_restarts)
+    sys.exit(code)
 
 
-def start(folder: Path, what: str) -> BaseProcess:
+def start(folder: Path, what: str, max_restarts: int = 0) -> BaseProcess:
     """The launcher, in its own process, over two ranks of RANK_PROGRAM."""
     (folder / "rank_program.py").write_text(RANK_PROGRAM)
     unset = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "OMP_NUM_THREADS")
     environment = {key: value for key, value in os.environ.items() if key not in unset}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(folder)])
-    return forked(launch, folder, what, environment)
+    return forked(launch, folder, what, environment, max_restarts)
 
 
 def end(folder: Path, launcher: BaseProcess, seconds: float = 300) -> tuple[int | None, str]:
     """Its exit code, once it has one, and what it wrote to stderr."""
     launcher.join(seconds)
     return launcher.exitcode, (folder / "errors").read_text()
+
+
+def starts(folder: Path) -> int:
+    return len(list(folder.glob("1.started.*")))
+
+
+def wait_for(folder: Path, pattern: str, count: int, launcher: BaseProcess) -> None:
+    deadline = time.monotonic() + 300
+    while len(list(folder.glob(pattern))) < count:
+        assert launcher.is_alive(), (folder / "errors").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_ranks_get_their_places_and_a_share_of_the_cores(tmp_path: Path) -> None:
@@ -192,13 +224,40 @@ def test_the_first_failure_is_the_exit_code(tmp_path: Path, what: str, code: int
     assert end(tmp_path, start(tmp_path, what)) == (code, said)  # one sentence, no traceback
 
 
-def test_sigterm_reaches_every_rank(tmp_path: Path) -> None:
-    launcher = start(tmp_path, "wait")
-    deadline = time.monotonic() + 300
-    while len(list(tmp_path.glob("*.ready"))) < 2:
-        assert launcher.is_alive(), (tmp_path / "errors").read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+def test_a_crash_is_started_again_until_it_is_none(tmp_path: Path) -> None:
+    code, errors = end(tmp_path, start(tmp_path, "once", max_restarts=5))
+    assert (code, starts(tmp_path)) == (0, 3)
+    sentence = "rank 1 ended with exit code 1; the others were stopped; they start again in 0.1 s"
+    assert errors.splitlines() == [f"{sentence} (restart {count} of 5)" for count in (1, 2)]
+
+
+def test_restarts_are_bounded(tmp_path: Path) -> None:
+    code, errors = end(tmp_path, start(tmp_path, "fail", max_restarts=1))
+    assert (code, starts(tmp_path)) == (7, 2), errors
+
+
+def test_a_users_error_is_not_tried_again_whoever_breaks_down_beside_it(tmp_path: Path) -> None:
+    code, errors = end(tmp_path, start(tmp_path, "mend", max_restarts=5))
+    assert (code, starts(tmp_path)) == (2, 1), errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_reaches_every_rank_and_the_slowest_is_waited_for(tmp_path: Path, number: signal.Signals) -> None:
+    launcher = start(tmp_path, "wait", max_restarts=5)
+    wait_for(tmp_path, "*.ready", 2, launcher)
+    assert launcher.pid is not None
+    os.kill(launcher.pid, number)
+    assert end(tmp_path, launcher, 60) == (75, "")
+    assert [(tmp_path / f"{rank}.saved").read_text() for rank in (0, 1)] == [number.name, number.name]
+    assert starts(tmp_path) == 1
+
+
+def test_the_second_signal_is_passed_on_too(tmp_path: Path) -> None:
+    launcher = start(tmp_path, "wait", max_restarts=5)
+    wait_for(tmp_path, "*.ready", 2, launcher)
     launcher.terminate()
-    assert end(tmp_path, launcher, 60) == (128 + signal.SIGTERM, "")
-    assert {path.name for path in tmp_path.glob("*.stopped")} == {"0.stopped", "1.stopped"}
+    wait_for(tmp_path, "1.asked", 1, launcher)
+    launcher.terminate()
+    code, errors = end(tmp_path, launcher, 60)
+    assert (code, starts(tmp_path)) == (128 + signal.SIGTERM, 1), errors
+    assert not (tmp_path / "1.saved").exists()

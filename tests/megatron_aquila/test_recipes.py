@@ -6,6 +6,10 @@ import pytest
 
 from megatron_aquila.config import RunConfig, check_layout
 from megatron_aquila.config_loader import load_config
+from megatron_aquila.gpus import GPUS
+from megatron_aquila.plan.assessment import Assessment, assess
+from megatron_aquila.plan.timing import Machine
+from megatron_aquila.plan.workload import Samples, workload
 from megatron_aquila.schedule import learning_rate, warmup_steps
 from megatron_aquila.shapes import SHAPES
 
@@ -16,6 +20,11 @@ WORLDS = {
     "aquila_med/cpt_stage2.yaml": 24,
     "aquila_med/sft.yaml": 8,
     "aquila_med/dpo.yaml": 8,
+    **{
+        f"aquila_med/{machine}/{stage}.yaml": 8
+        for machine in ("8xa100-80g", "8xh100")
+        for stage in ("cpt_stage1", "cpt_stage2", "sft", "dpo")
+    },
     "tiny/cpt_stage1.yaml": 2,
     "tiny/cpt_stage2.yaml": 2,
     "tiny/sft.yaml": 2,
@@ -37,7 +46,33 @@ def test_no_recipe_is_left_out() -> None:
 def test_recipe_fits_its_world(name: str, world_size: int) -> None:
     config = load(name)
     assert check_layout(config, world_size) == []
-    assert name.partition("/")[2].startswith(config.stage)
+    assert Path(name).stem.startswith(config.stage)
+
+
+@pytest.mark.parametrize("name", [name for name in WORLDS if name.count("/") == 2])
+def test_another_machine_runs_the_papers_run(name: str) -> None:
+    """What decides on the weights is the paper's recipe's; only how it is divided, and where it is saved, differs."""
+    model, _, stage = name.split("/")
+    theirs, ours = load(f"{model}/{stage}").model_dump(), load(name).model_dump()
+    for config in (theirs, ours):
+        for divided in ("parallel", "checkpoint", "resilience"):
+            del config[divided]
+        for key in ("micro_batch_size", "recompute", "logits_mib"):
+            del config["training"][key]
+    assert ours == theirs
+
+
+MACHINES = {"8xa100-80g": "a100-80g", "8xh100": "h100"}
+
+
+@pytest.mark.parametrize("name", [name for name in WORLDS if name.startswith("aquila_med/")])
+def test_a_recipe_fits_its_gpus(name: str) -> None:
+    config, gpu = load(name), GPUS[MACHINES.get(Path(name).parent.name, "a100-40g")]
+    shape, memory = config.model.resolve(), int(gpu.memory * (1 << 30))
+    work = workload(config, Samples(None, None))
+    found = assess(config, shape, work, WORLDS[name], Machine(gpu, 8, gpu.mfu), memory)
+    assert isinstance(found, Assessment), found
+    assert found.fits, found.worst
 
 
 @pytest.mark.parametrize(

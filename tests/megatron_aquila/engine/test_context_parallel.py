@@ -156,10 +156,13 @@ def attend(keep: bool, dtype: str, kernel: bool) -> list[list[np.ndarray[Any, An
 
 
 @pytest.mark.parametrize(
-    ("size", "keep", "dtype"), [(2, False, "float64"), (4, True, "float64"), (4, False, "bfloat16")]
+    ("size", "keep", "dtype", "kernel"),
+    [(2, False, "float64", False), (4, True, "float64", True), (4, False, "bfloat16", False)],
 )
-def test_attention_and_its_gradients_are_those_of_the_whole_pack(size: int, keep: bool, dtype: str) -> None:
-    found = world(size, attend, keep=keep, dtype=dtype)
+def test_attention_and_its_gradients_are_those_of_the_whole_pack(
+    size: int, keep: bool, dtype: str, kernel: bool
+) -> None:
+    found = world(size, attend, keep=keep, dtype=dtype, kernel=kernel)
     tolerance = 1e-12 if dtype == "float64" else 0.03
     for number, lengths in enumerate(PACKS.values()):
         *inputs, gradient = whole_inputs(lengths)
