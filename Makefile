@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # What the compiled module is built from.
 KERNELS := $(shell find csrc -name tests -prune -o -type f -print)
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test lint bench faults clean
 
 setup: $(VENV)/.installed
 
@@ -37,6 +37,10 @@ bench: setup
 	$(BIN)/python -m benchmarks.corpus.rules
 	$(BIN)/python -m benchmarks.corpus.minhash
 	$(BIN)/python -m benchmarks.corpus.decontamination
+
+# Every fault that a run has to survive, many times; writes docs/faults.md.
+faults: setup
+	$(BIN)/python -m tests.faults --write
 
 clean:
 	rm -rf $(VENV) build dist runs demo .pytest_cache .mypy_cache .ruff_cache

@@ -67,7 +67,7 @@ def world(size: int, function: Callable[..., Any], /, **arguments: Any) -> list[
         _stop()
     while len(_workers) < size:
         _workers.append(_Worker())
-    port = _next_port()
+    port = next_port()
     ranks = _workers[:size]
     for rank, worker in enumerate(ranks):
         environment = {
@@ -139,7 +139,7 @@ _PORTS = range(16_384, 32_768)
 _ports = itertools.count(os.getpid() * 64)
 
 
-def _next_port() -> int:
+def next_port() -> int:
     for number in itertools.islice(_ports, len(_PORTS)):
         port = _PORTS[number % len(_PORTS)]
         with socket.socket() as listener:

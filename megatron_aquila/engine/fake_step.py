@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
+from unittest import mock
 
 import torch
 from megatron.core import parallel_state
 
 from megatron_aquila.config import RunConfig
 from megatron_aquila.datasets.batch import IGNORE_INDEX, MicroBatch, make_batch, volume_of
-from megatron_aquila.engine.attention import packed_sequences
+from megatron_aquila.engine.context import Context, Exchange
 from megatron_aquila.engine.device import choose_device
 from megatron_aquila.engine.fake_world import Built, BuiltBytes, build, bytes_of, fake_rank, storages
-from megatron_aquila.engine.model import build_model
+from megatron_aquila.engine.model import attends_by_document, build_model
 from megatron_aquila.engine.optimizer import set_learning_rate
 from megatron_aquila.engine.parallel import Layout
-from megatron_aquila.engine.step import Loss, apply_update, clear_gradients, run_schedule
+from megatron_aquila.engine.step import Loss, apply_update, clear_gradients, model_inputs, run_schedule
 from megatron_aquila.errors import AquilaError
 from megatron_aquila.kernels.preference import preference_loss
 from megatron_aquila.layout import check_layout
@@ -109,7 +111,8 @@ def _saved_by_chunk(run: RunConfig, shape: ModelShape) -> list[int]:
     device = choose_device("cpu")
     chunks, config = build_model(run, shape, device)
     batch, _, _ = synthetic_batch(run)
-    tokens = batch.tokens.shape[1]
+    part, packed = model_inputs(batch, Context.here(), device, own_attention=attends_by_document(chunks))
+    tokens = part.tokens.shape[1]
     if config.sequence_parallel:
         tokens //= config.tensor_model_parallel_size
     found = []
@@ -120,9 +123,8 @@ def _saved_by_chunk(run: RunConfig, shape: ModelShape) -> list[int]:
         ):
             received = torch.empty(tokens, 1, config.hidden_size, dtype=config.params_dtype, requires_grad=True)
         chunk.set_input_tensor(received)
-        packed = packed_sequences(batch.cu_seqlens, batch.labelled, device)
         with _saved_by_autograd() as saved:
-            chunk(batch.tokens, batch.positions, None, labels=batch.labels, packed_seq_params=packed)
+            chunk(part.tokens, part.positions, None, labels=part.labels, packed_seq_params=packed)
         kept = storages(saved)
         for address in storages(chunk.parameters()):
             kept.pop(address, None)
@@ -160,5 +162,13 @@ def _saved_by_autograd() -> Iterator[list[torch.Tensor]]:
         saved.append(tensor)
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    def keep_beside_exchange(exchange: Exchange, tensor: torch.Tensor) -> Any:
+        packed = pack(exchange, tensor)
+        return keep(packed) if isinstance(packed, torch.Tensor) else packed
+
+    pack = Exchange._pack  # the innermost hooks alone are asked
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        mock.patch.object(Exchange, "_pack", keep_beside_exchange),
+    ):
         yield saved

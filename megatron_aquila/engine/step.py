@@ -63,15 +63,8 @@ def run_schedule(
 
     def forward_step(iterator: Iterator[MicroBatch], model: torch.nn.Module) -> tuple[torch.Tensor, Any]:
         batch = next(iterator)
-        if context.size > 1:
-            part = context.part(batch).to(device)
-            packed: PackedSeqParams = context.pack(part)
-            batch = batch.to(device)
-        else:
-            part = batch = batch.to(device)
-            packed = packed_sequences(
-                batch.cu_seqlens, batch.labelled, device, part.positions[0] if own_attention else None
-            )
+        part, packed = model_inputs(batch, context, device, own_attention=own_attention)
+        batch = batch.to(device) if context.size > 1 else part
         output = model(part.tokens, part.positions, None, labels=part.labels, packed_seq_params=packed)
 
         def loss_func(logps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
@@ -104,6 +97,22 @@ def run_schedule(
         sum(volume.attended for volume in volumes),
     ]
     return _report(sums, ("count", "loss", *metric_names), host, device)
+
+
+def model_inputs(
+    batch: MicroBatch, context: Context, device: torch.device, *, own_attention: bool
+) -> tuple[MicroBatch, PackedSeqParams]:
+    """This rank's part of a micro-batch, on `device`, and what the model is told of it. With context parallelism the
+    part has other tokens than those of the batch.
+
+    own_attention: whether the layers' attention is ours (`model.attends_by_document`).
+    """
+    if context.size > 1:
+        part = context.part(batch).to(device)
+        return part, context.pack(part)
+    part = batch.to(device)
+    positions = part.positions[0] if own_attention else None
+    return part, packed_sequences(part.cu_seqlens, part.labelled, device, positions)
 
 
 @contextmanager

@@ -161,7 +161,7 @@ class Ended:
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ended]]:
-    from tests.world import _next_port
+    from tests.world import next_port
 
     started: dict[str, tuple[BaseProcess, Path, int]] = {}
 
@@ -170,7 +170,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ended]
 
     world = tmp_path_factory.mktemp("world")
     os.mkfifo(world / "fifo")
-    port = _next_port()
+    port = next_port()
     for rank, case in enumerate(TOGETHER):
         start(case, world, rank, port)
     for case in ALONE:
