@@ -57,6 +57,9 @@ class FullySharded(FullyShardedDataParallel):
                 overlap_param_gather=True,
                 preserve_fp32_weights=config.params_dtype != torch.float32,
                 check_for_nan_in_grad=False,
+                # Two layers: the one at work and the next. What Megatron-FSDP 0.16 calls a cap of this is a floor of a
+                # billion elements, gigabytes of gathered weights and of gradients that wait.
+                suggested_communication_unit_size=2 * _elements(model.decoder.layers[0]),
             ),
             chunk if isinstance(chunk, Float16Module) else _Called(chunk),
             device=device,
@@ -93,6 +96,10 @@ class FullySharded(FullyShardedDataParallel):
 
     def sync_rng_states_across_tp_group(self) -> None:
         """Nothing: Megatron's gives every tensor-parallel rank the first one's dropout."""
+
+
+def _elements(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,6 @@ CONTEXT_BYTES = int(0.75 * GIB)
 COMMUNICATOR_BYTES = int(0.25 * GIB)
 # What the allocator of torch cannot use: free pieces too small for what is asked.
 RESERVE = 0.05
-# Megatron-FSDP 0.16 gathers ahead, and lets gradients wait, up to these numbers of elements (`megatron_fsdp.py`: its
-# "cap" of a billion is a floor).
-_FSDP_QUEUE = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -138,7 +135,7 @@ def _gathered(run: RunConfig, shape: ModelShape, sizes: Sizes, micro: Micro, sta
     (chunk,) = chunks_of(shape, sizes, run.model.vocab_divisible_by, stage)
     rest, *layers = (bucket.size for bucket in fsdp_buckets(chunk, sizes.shards))
     one = layers[0]
-    queue = max(_FSDP_QUEUE, 2 * one)
+    queue = 2 * one  # elements; engine/fsdp.py says so
     ahead = min(len(layers), 1 + -(-queue // 2 // one))
     waiting = min(len(layers), queue // one + 2)  # what the queue holds, what overfills it, what is being filled
     return (rest + ahead * one) * micro.element + (rest + waiting * one) * 4
