@@ -67,7 +67,7 @@ _tokenizer: Any = None  # of a worker process
 def _load(directory: Path) -> Any:
     import transformers
 
-    return transformers.AutoTokenizer.from_pretrained(str(directory))
+    return transformers.AutoTokenizer.from_pretrained(str(directory), trust_remote_code=False)
 
 
 def _start(directory: Path) -> None:

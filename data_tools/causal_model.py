@@ -140,7 +140,11 @@ def load_causal_model(settings: CausalSettings, key: str = "model") -> CausalMod
     try:
         with _without_bars(transformers.utils.logging):
             model, found = transformers.AutoModelForCausalLM.from_pretrained(
-                place, dtype=torch.bfloat16 if half else torch.float32, output_loading_info=True, **local
+                place,
+                dtype=torch.bfloat16 if half else torch.float32,
+                output_loading_info=True,
+                use_safetensors=True,
+                **local,
             )
     except Exception as error:
         raise InputError(

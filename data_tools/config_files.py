@@ -20,6 +20,8 @@ from typing import Any, ClassVar, NamedTuple, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from data_tools.credentials import secret_in
+
 _DIGITS = r"[0-9]+(?:_[0-9]+)*"
 _NUMBERS_AND_WORDS = (
     ("tag:yaml.org,2002:bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
@@ -33,8 +35,8 @@ _NUMBERS_AND_WORDS = (
     ("tag:yaml.org,2002:merge", r"<<", "<"),
 )
 
-# Keys by the form of what they guard; a recipe is copied into every run and checkpoint.
-_SECRET = re.compile(r"(sk-|hf_|ghp_|github_pat_|glpat-|xox[bp]-|AKIA|AIza)[A-Za-z0-9_-]{12,}")
+_MAX_CHARACTERS = 4 << 20
+_MAX_VALUES = 100_000  # with what aliases repeat: a few lines of `*a, *a` can stand for billions ("billion laughs")
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -121,7 +123,11 @@ def load_model(
             return str(path)
         return _place(layers, location)
 
-    secrets = [f"{origin(key.split('.'))}: {key} {_NO_SECRETS}" for key, value in _leaves(tree) if _is_secret(value)]
+    secrets = [
+        f"{origin(key.split('.'))}: {key} {_NO_SECRETS.format(secret)}"
+        for key, value in _leaves(tree)
+        if isinstance(value, str) and (secret := secret_in(value, key))
+    ]
     if secrets:
         raise ConfigFileError("\n".join(secrets))
     try:
@@ -168,7 +174,7 @@ def config_hash(config: BaseModel) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-_NO_SECRETS = "looks like a secret; name the environment variable that holds it instead"
+_NO_SECRETS = "looks like a secret ({}); name the environment variable that holds it instead"
 
 
 def _read(path: Path) -> tuple[dict[str, Any], yaml.Node | None]:
@@ -224,9 +230,16 @@ def _laid_over(base: Any, own: Any) -> Any:
 
 def _parse(text: str, source: str) -> tuple[Any, yaml.Node | None]:
     """The value of ``text`` and its syntax tree, which knows the lines."""
-    loader = _Loader(text)
+    if len(text) > _MAX_CHARACTERS:
+        raise ConfigFileError(f"{source} has {len(text):,} characters; at most {_MAX_CHARACTERS:,} are read")
+    try:
+        loader = _Loader(text)
+    except yaml.reader.ReaderError as error:  # control characters
+        raise ConfigFileError(f"{source}: not valid YAML: {error.reason} at character {error.position}") from error
     try:
         node = loader.get_single_node()
+        if node is not None and _values(node) > _MAX_VALUES:
+            raise ConfigFileError(f"its aliases (*name) stand for more than {_MAX_VALUES:,} values; write them out")
         return (None if node is None else loader.construct_document(node)), node
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
@@ -236,8 +249,27 @@ def _parse(text: str, source: str) -> tuple[Any, yaml.Node | None]:
         raise ConfigFileError(f"{source}: not valid YAML: {error}") from error
     except ConfigFileError as error:
         raise ConfigFileError(f"{source}: {error}") from error
+    except RecursionError as error:
+        raise ConfigFileError(f"{source}: its lists or mappings lie too deep within each other") from error
     finally:
         loader.dispose()
+
+
+def _values(node: yaml.Node, counted: dict[int, int] | None = None) -> int:
+    """How many nodes ``node`` holds, those behind aliases as often as they are named.
+
+    Raises ConfigFileError for an alias that lies within what it stands for.
+    """
+    counted = {} if counted is None else counted
+    if id(node) not in counted:
+        counted[id(node)] = -1  # begun
+        inner = [] if isinstance(node, yaml.ScalarNode) else node.value
+        if isinstance(node, yaml.MappingNode):
+            inner = [one for pair in inner for one in pair]
+        counted[id(node)] = 1 + sum(_values(one, counted) for one in inner)
+    if counted[id(node)] < 0:
+        raise ConfigFileError(f"line {node.start_mark.line + 1}: an alias (*name) lies within what it stands for")
+    return counted[id(node)]
 
 
 def _set(tree: dict[str, Any], parts: list[str], value: Any) -> None:
@@ -382,7 +414,3 @@ def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, tree
-
-
-def _is_secret(value: Any) -> bool:
-    return isinstance(value, str) and _SECRET.search(value) is not None

@@ -106,8 +106,10 @@ def load(directory: Path, manifest: Mapping[str, Any], task: Task, tokenizer: To
     settings = EncoderSettings(**manifest["settings"])
     device = _device(settings)
     place = directory / MODEL
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(place, local_files_only=True)
-    coder = transformers.AutoTokenizer.from_pretrained(place, local_files_only=True)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(
+        place, local_files_only=True, trust_remote_code=False, use_safetensors=True
+    )
+    coder = transformers.AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
     length = manifest["training"]["max_length"]
     return EncoderScorer(task, model.eval().to(device), coder, device, settings.dtype, length)
 
@@ -188,15 +190,15 @@ def train(
 
 
 def _pretrained(transformers: Any, name: str, task: Task) -> tuple[Any, Any]:
-    extra: dict[str, Any] = {"num_labels": task.columns}
+    extra: dict[str, Any] = {"num_labels": task.columns, "use_safetensors": True}
     if task.name == "classification":
         extra |= {
             "id2label": dict(enumerate(task.labels)),
             "label2id": {label: place for place, label in enumerate(task.labels)},
         }
     try:
-        model = transformers.AutoModelForSequenceClassification.from_pretrained(name, **extra)
-        return model.float(), transformers.AutoTokenizer.from_pretrained(name)
+        model = transformers.AutoModelForSequenceClassification.from_pretrained(name, trust_remote_code=False, **extra)
+        return model.float(), transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(

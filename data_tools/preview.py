@@ -20,6 +20,7 @@ from data_tools.files import FileReader, ReadOptions
 from data_tools.indexed import IndexedReader, idx_path
 from data_tools.inputs import InputError
 from data_tools.manifest import loss_mask_prefix, manifest_path, read_manifest
+from data_tools.pages.html import visible
 from data_tools.quarantine import Fault
 from data_tools.records import RecordError
 from data_tools.samples import CHAT_SAMPLES, DIALOGUES, PAIRS, render
@@ -178,7 +179,7 @@ def show(samples: Iterator[Sample], tokenizer: Tokenizer, console: Console) -> N
     coloured = console.color_system is not None and not console.no_color
     for count, sample in enumerate(samples):
         console.print("" if count else _legend(coloured), soft_wrap=True)
-        console.rule(Text(sample.name, "bold"), align="left", style="dim")
+        console.rule(Text(visible(sample.name), "bold"), align="left", style="dim")
         for number, part in enumerate(sample.parts):
             if number:
                 console.print()

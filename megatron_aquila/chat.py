@@ -177,7 +177,7 @@ def _clean(line: str) -> str:
 
 
 def _note(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(visible(text), file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from data_tools.pages.html import visible
 from megatron_aquila.cli_evaluation import app as evaluation_app
 from megatron_aquila.cli_judge import app as judge_app
 from megatron_aquila.cli_plan import plan
@@ -53,7 +54,7 @@ def main() -> NoReturn:
         if not _written_for_the_user(error):
             raise
         rank = os.environ.get("RANK", "0")
-        print(f"{'' if rank == '0' else f'[rank {rank}] '}aquila: {error}", file=sys.stderr)
+        print(f"{'' if rank == '0' else f'[rank {rank}] '}aquila: {visible(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code if isinstance(error, AquilaError) else USER_ERROR)
     sys.exit(0)
 

@@ -27,6 +27,8 @@ from megatron_aquila.shapes import ModelShape, read_hf_shape, shape_to_hf
 
 SHARD_BYTES = 5 * 10**9
 _INDEX = "model.safetensors.index.json"
+_SUFFIX = ".safetensors"
+_PICKLED_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 
 
 class HuggingFaceError(AquilaError):
@@ -89,6 +91,20 @@ class HuggingFaceReader:
                 )
 
 
+def pickled_refusal(directory: Path) -> str | None:
+    """What to say of a directory whose only weights are pickled; None of any other."""
+    if any(directory.glob(f"*{_SUFFIX}")):
+        return None
+    for path in sorted(directory.iterdir()):
+        if path.suffix in _PICKLED_SUFFIXES:
+            return (
+                f"{directory} has {path.name}, which is pickled: to read it could run what somebody put into it, so it "
+                "is never read. Take the safetensors of the same model; or, on a machine that holds nothing of value, "
+                "make them with transformers: AutoModelForCausalLM.from_pretrained(IN).save_pretrained(OUT)"
+            )
+    return None
+
+
 def is_huggingface(directory: Path) -> bool:
     return (directory / "config.json").is_file()
 
@@ -98,6 +114,10 @@ def _weight_map(directory: Path) -> dict[str, str]:
     index = directory / _INDEX
     if index.is_file():
         weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        if strange := [name for name in weight_map.values() if Path(name).name != name or Path(name).suffix != _SUFFIX]:
+            raise HuggingFaceError(
+                f"{index} names {strange[0]!r}: the files of a model are *{_SUFFIX} beside their index"
+            )
         return weight_map
     single = directory / "model.safetensors"
     if single.is_file():
@@ -106,8 +126,9 @@ def _weight_map(directory: Path) -> dict[str, str]:
                 return dict.fromkeys(file.keys(), single.name)
         except SafetensorError as error:
             raise HuggingFaceError(f"{single} cannot be read: {error}") from error
-    found = "pickled *.bin weights, which are not read" if list(directory.glob("*.bin")) else "no weights"
-    raise HuggingFaceError(f"{directory} has {found}: it needs model.safetensors or {_INDEX} with its shards")
+    if refusal := pickled_refusal(directory):
+        raise HuggingFaceError(refusal)
+    raise HuggingFaceError(f"{directory} has no weights: it needs model.safetensors or {_INDEX} with its shards")
 
 
 def export(run: Path, output: Path) -> Path:

@@ -80,7 +80,7 @@ def _trainer(task: Task, clock: Clock) -> Any:
         **settings,
     }
     common.setdefault("max_length", task.length)
-    model = AutoModelForCausalLM.from_pretrained(task.model)
+    model = AutoModelForCausalLM.from_pretrained(task.model, trust_remote_code=False)
     arguments: dict[str, Any] = {
         "model": model,
         "processing_class": _tokenizer(),

@@ -109,7 +109,8 @@ class CorpusRun:
         elif phase == len(self.plan.phases) - 1:
             marker = plans_file(self.directory, self.plan)
             if committed(marker) is None:
-                plans = plan_stages(self.recipe.mixtures, (np.load(files.census) for files in pieces))
+                censuses = (np.load(files.census, allow_pickle=False) for files in pieces)
+                plans = plan_stages(self.recipe.mixtures, censuses)
                 commit(marker, {"stages": [[asdict(part) for part in stage] for stage in plans]}, [])
 
     def publish(self) -> dict[str, Any]:

@@ -108,7 +108,7 @@ class CorpusWork:
         output: PhaseOutput,
     ) -> Iterator[Documents]:
         """What `phase` let pass of a shard, without what its global step drops."""
-        verdicts = np.load(verdicts_file(self.directory, self.plan, phase, number))
+        verdicts = np.load(verdicts_file(self.directory, self.plan, phase, number), allow_pickle=False)
         row = position = 0
         for documents in self._stored(phase, number):
             sizes = Sizes(documents.batch, self._tokenizer)

@@ -1,9 +1,10 @@
 """Blends of indexed corpora, through Megatron's own dataset classes.
 
 Megatron-core's `GPTDataset` lays documents end to end, cuts rows and shuffles them; `BlendedDataset` mixes corpora by
-weight. Two of its traps are closed here: its index cache knows a corpus by path only, so that re-indexing under the
+weight. Three of its traps are closed here: its index cache knows a corpus by path only, so that re-indexing under the
 same name would train on the old cut (the cache folder is named by content instead); and its pad id would be searched
-in the labels, so that pad == end-of-document unlearns the end (no pad id is given to it).
+in the labels, so that pad == end-of-document unlearns the end (no pad id is given to it); and it unpickles what lies in
+the cache (`index_cache.py` looks first).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch.distributed as dist
 
 from data_tools.tokenizers import Tokenizer
 from megatron_aquila.config import Corpus, RunConfig
+from megatron_aquila.datasets import index_cache
 from megatron_aquila.datasets.artefacts import checked_manifest, content_digest
 from megatron_aquila.errors import ConfigError
 
@@ -72,7 +74,16 @@ class Corpora:
         self.digest = self._digest()
 
     def build(self) -> tuple[Rows, Rows | None]:
-        """The training and validation rows (or None). Every rank calls it: rank 0 builds, the others load."""
+        """The training and validation rows (or None). Every rank calls it: rank 0 builds, the others load.
+
+        Raises:
+            IndexCacheError: the index cache holds what may not be opened.
+        """
+        cache = self._run.cache_directory / self.digest[:16]
+        index_cache.check(cache, repair=not dist.is_initialized() or dist.get_rank() == 0)
+        if dist.is_initialized():
+            dist.barrier()  # what is cut off has gone before anyone takes it for whole
+
         from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
         from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
 
@@ -87,7 +98,6 @@ class Corpora:
             mixture: dict[str, Any] = {"blend_per_split": [train, _blend([corpus for corpus, _ in self._valid]), None]}
         else:
             mixture = {"blend": train, "split": ",".join(str(part) for part in run.data.split)}
-        cache = run.cache_directory / self.digest[:16]
         config = GPTDatasetConfig(
             random_seed=run.seed,
             sequence_length=run.data.sequence_length,

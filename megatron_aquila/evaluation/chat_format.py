@@ -16,6 +16,8 @@ from data_tools.tokenizers import Tokenizer
 from megatron_aquila.errors import AquilaError
 from megatron_aquila.evaluation.pairs import Piece, split_controls
 
+_MAX_TEMPLATE = 1 << 20  # published ones have under 20,000 characters
+
 
 class ChatFormatError(AquilaError):
     """A conversation cannot be laid out for this model."""
@@ -76,7 +78,7 @@ class ForeignFormat:
                 "installed: pip install 'megatron-aquila[huggingface]'"
             ) from None
         self.name, self.jinja = "chat_template.jinja", jinja
-        self._theirs = AutoTokenizer.from_pretrained(directory)
+        self._theirs = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
         self._controls = tokenizer.special_tokens
         self.stop_ids: list[int] = []  # generation_config.json names them
         self.stop_text: str | None = None
@@ -104,11 +106,21 @@ class ForeignFormat:
         return split_controls(text, self._controls)
 
 
+def check_template_size(directory: Path, jinja: str) -> None:
+    """Raises: ChatFormatError: it is no chat template by its size."""
+    if len(jinja) > _MAX_TEMPLATE:
+        raise ChatFormatError(
+            f"{directory}: its chat template has {len(jinja):,} characters, more than the {_MAX_TEMPLATE:,} that are "
+            "taken: it is damaged or hostile; lay the model's own beside it as chat_template.jinja"
+        )
+
+
 def format_of_directory(directory: Path, tokenizer: Tokenizer) -> ChatFormat | None:
     """That of a Hugging Face directory; None where it has no chat template."""
     jinja = _jinja_of(directory)
     if jinja is None:
         return None
+    check_template_size(directory, jinja)
     for template in TEMPLATES.values():
         if template.jinja() == jinja:
             return TemplateFormat(template, tokenizer)

@@ -114,6 +114,8 @@ def _ours(model: Path, settings: EvaluationSettings) -> tuple[Path, int | None, 
 
 
 def _theirs(model: Path, settings: EvaluationSettings) -> tuple[Path, int | None, bool]:
+    from megatron_aquila.huggingface import pickled_refusal
+
     backend = settings.backend
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise EvaluationError(f"backend={backend} is one process: start it without torchrun or srun")
@@ -124,6 +126,8 @@ def _theirs(model: Path, settings: EvaluationSettings) -> tuple[Path, int | None
             f"{model} is no Hugging Face directory, which backend={backend} needs: make one of a run with "
             "`aquila export`, or leave the backend out"
         )
+    if refusal := pickled_refusal(model):
+        raise EvaluationError(refusal)
     needed = {"hf": "transformers", "vllm": "vllm"}[backend]
     if util.find_spec(needed) is None:
         raise EvaluationError(f"backend={backend} needs {needed}, which is not installed: pip install {needed}")

@@ -153,7 +153,7 @@ def _theirs(plan: Plan) -> Iterator[tuple[Any, ModelFacts]]:
     if settings.backend == "hf":
         arguments |= {"device": device, "trust_remote_code": False}
     lm: Any = get_model(settings.backend)(**arguments)
-    files = list(plan.path.glob("*.safetensors")) or list(plan.path.glob("*.bin"))  # hf and vllm read these too
+    files = list(plan.path.glob("*.safetensors"))  # others were refused (plan.py)
     yield (
         lm,
         ModelFacts(

@@ -11,6 +11,7 @@ import torch
 from data_tools.chat import TEMPLATES, ChatEncoder, ChatError, ChatTemplate, Message
 from data_tools.tokenizers import load_tokenizer
 from megatron_aquila.errors import AquilaError
+from megatron_aquila.evaluation.chat_format import check_template_size
 from megatron_aquila.release.streaming import TextStream
 
 
@@ -39,6 +40,7 @@ class Talker:
                     f"{directory} has no chat template: it continues text and does not answer. Talk to the export of a "
                     "fine-tuned run (sft or dpo), or lay the chat_template.jinja that it was tuned with into it"
                 )
+            check_template_size(directory, self._tokenizer.chat_template)
             model = transformers.AutoModelForCausalLM.from_pretrained(
                 directory, dtype="auto", use_safetensors=True, **local
             )

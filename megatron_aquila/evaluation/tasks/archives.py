@@ -6,6 +6,7 @@ read as streams and written by us, so that no link, owner or mode of the archive
 
 from __future__ import annotations
 
+import lzma
 import stat
 import tarfile
 import zipfile
@@ -53,7 +54,7 @@ def unpack(archive: Path, target: Path, *, max_bytes: int = MAX_BYTES) -> None:
                             "yourself and give the directory"
                         )
                     file.write(block)
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError) as error:
         # RuntimeError: zipfile's, where a member is encrypted
         raise EvaluationDataError(f"{archive} cannot be unpacked: {error}") from error
 
