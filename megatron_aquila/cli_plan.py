@@ -38,7 +38,7 @@ def plan(
     top: Annotated[int, typer.Option(help="Layouts to show.", min=0)] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
     build: Annotated[
-        bool, typer.Option("--build", help="Also build the model's ranks without weights or GPU, and compare.")
+        bool, typer.Option("--build", help="Also build ranks without weights or GPU, take a step of shapes, compare.")
     ] = False,
 ) -> None:
     """Say what a run needs, before it is launched.
@@ -65,20 +65,19 @@ def plan(
         samples=Samples(samples, sample_tokens),
         top=top,
     )
-    built = []
+    built = None
     if build and made.assessment is not None:
         from megatron_aquila.plan.built import compare
 
         built = compare(run, made.shape, made.assessment.sizes)
     if as_json:
-        print(json.dumps({**report.as_json(made), "built": [vars(stage) for stage in built]}, indent=2))
+        print(json.dumps({**report.as_json(made), "built": built and built.as_json()}, indent=2))
     else:
         console = Console()
         report.render(made, console)
-        for stage in built:
-            console.print(str(stage), highlight=False)
-    as_planned = all(stage.as_planned for stage in built)
-    raise typer.Exit(0 if made.fits and as_planned else _DOES_NOT_FIT)
+        for line in built.lines() if built else ():
+            console.print(line, highlight=False, markup=False)
+    raise typer.Exit(0 if made.fits and (built is None or built.as_planned) else _DOES_NOT_FIT)
 
 
 def _device(name: str | None, memory: float | None) -> "GPU":

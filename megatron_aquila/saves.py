@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from megatron_aquila.engine.snapshot import Snapshot
 
 
-def find_checkpoint(run: RunConfig, layout: Layout) -> checkpoint.Checkpoint | None:
-    """The checkpoint to go on from, as `checkpoint.resume` says. Every rank calls it."""
+def find_checkpoint(run: RunConfig, layout: Layout, *, goes_back: bool = False) -> checkpoint.Checkpoint | None:
+    """The checkpoint to go on from, as `checkpoint.resume` says. Every rank calls it.
+
+    goes_back: this process has trained already, and takes its own checkpoints whatever `checkpoint.resume` says.
+    """
     folder = run.output / checkpoint.FOLDER
-    if run.checkpoint.resume == "never":
+    if run.checkpoint.resume == "never" and not goes_back:
         found = layout.broadcast(any(folder.glob("step-*")) if folder.exists() else False)
         if found:
             raise ConfigError(
@@ -28,7 +31,7 @@ def find_checkpoint(run: RunConfig, layout: Layout) -> checkpoint.Checkpoint | N
         return None
     checkpoint.sweep(folder, layout)
     found = checkpoint.find(folder, verify=run.checkpoint.verify, communicator=layout)
-    if found is None and run.checkpoint.resume == "required":
+    if found is None and run.checkpoint.resume == "required" and not goes_back:
         raise ConfigError(f"checkpoint.resume=required, but {folder} holds no checkpoint")
     return found
 
@@ -71,11 +74,11 @@ class Saves:
 
     def finish(self, step: int) -> None:
         """Wait for the save under way, if there is one, and publish it. `step`: where training stands now."""
-        if self._saving is None:
+        saving, self._saving = self._saving, None  # whether it ends well or not, it is not asked again
+        if saving is None:
             return
         began = time.perf_counter()
         with self._watchdog.phase("save", step, self._run.resilience.save_timeout):
-            self._saving.finish()
+            saving.finish()
         spent = self._spent + time.perf_counter() - began
-        self._events.write("saved", step, spent, checkpoint=self._saving.step)
-        self._saving = None
+        self._events.write("saved", step, spent, checkpoint=saving.step)

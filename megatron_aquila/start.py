@@ -13,6 +13,8 @@ from megatron_aquila.engine.parallel import Layout
 from megatron_aquila.engine.step import run_schedule
 from megatron_aquila.engine.weights import load_weights
 from megatron_aquila.initial_weights import fingerprint, open_weights
+from megatron_aquila.resilience.signals import Stopped, StopSignals
+from megatron_aquila.resilience.step_end import wanted_end
 from megatron_aquila.shapes import ModelShape
 
 
@@ -26,8 +28,9 @@ class Preparation:
         chunks: Sequence[torch.nn.Module],
         layout: Layout,
         device: torch.device,
+        signals: StopSignals,
     ) -> None:
-        self._run, self._shape, self._chunks, self._device = run, shape, chunks, device
+        self._run, self._shape, self._chunks, self._device, self._signals = run, shape, chunks, device, signals
         self._loaded: list[Path | None] = []  # the weights in the model, once there are any
         self.layout = layout
 
@@ -48,6 +51,10 @@ class Preparation:
         batches: Sequence[MicroBatch],
         record: Callable[[torch.Tensor, MicroBatch], None],
     ) -> None:
+        """Raises Stopped instead, on all ranks, where a signal has asked one of them to end."""
+        stop = wanted_end(self.layout, self._signals)
+        if stop:
+            raise Stopped(f"stopped by {stop} while {self._run.stage} prepares its start: the same command goes on")
         self.load(weights)
 
         def keep(logps: torch.Tensor, batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:

@@ -5,10 +5,11 @@ Read it top to bottom: `train` joins the world, `Trainer.__init__` builds everyt
 
 from __future__ import annotations
 
-import gc
+import logging
 import math
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from megatron_aquila.engine.optimizer import (
     OptimizerState,
     build_optimizer,
     gather_parameters,
+    release,
     set_learning_rate,
     wrap_data_parallel,
 )
@@ -42,12 +44,14 @@ from megatron_aquila.resilience import ledger
 from megatron_aquila.resilience.anomalies import Anomalies, Anomaly
 from megatron_aquila.resilience.policy import Policy, RollBack
 from megatron_aquila.resilience.signals import Stopped, StopSignals
-from megatron_aquila.resilience.step_end import StepEnd
+from megatron_aquila.resilience.step_end import StepEnd, wanted_end
 from megatron_aquila.resilience.watchdog import Watchdog
 from megatron_aquila.saves import Saves, find_checkpoint
 from megatron_aquila.schedule import learning_rate
 from megatron_aquila.stages import Dataset, Stage, load_stage
 from megatron_aquila.start import Preparation
+
+logger = logging.getLogger(__name__)
 
 
 def train(run: RunConfig) -> None:
@@ -62,18 +66,17 @@ def train(run: RunConfig) -> None:
     """
     device = choose_device(run.device)
     with parallel_world(run, device) as layout, StopSignals() as signals:
-        left_out: frozenset[int] = frozenset()
+        goes_back = False
         while True:
-            trainer = Trainer(run, device, layout, signals, left_out)
+            trainer = Trainer(run, device, layout, signals, goes_back=goes_back)
             try:
                 trainer.run()
                 return
-            except RollBack as back:
-                left_out |= {back.step}
+            except RollBack:
+                goes_back = True
             finally:
                 trainer.close()
-            del trainer  # its weights go before the next one's come
-            gc.collect()
+            trainer.release()  # its weights go before the next one's come
             seed_ranks(run.seed)
 
 
@@ -82,17 +85,18 @@ def prepare(run: RunConfig) -> None:
 
     Raises:
         ConfigError: the stage does nothing before training.
+        Stopped: a signal asked for an end; what is computed is kept.
     """
     kind = load_stage(run.stage)
     if kind.prepare is Stage.prepare:
         raise ConfigError(f"the stage {run.stage} has nothing to compute before training")
     device = choose_device(run.device)
-    with parallel_world(run, device) as layout:
+    with parallel_world(run, device) as layout, StopSignals() as signals:
         torch.use_deterministic_algorithms(run.training.deterministic)
         stage = kind(run)
         stage.datasets()
         chunks, _ = build_model(run, stage.shape, device)
-        stage.prepare(Preparation(run, stage.shape, chunks, layout, device))
+        stage.prepare(Preparation(run, stage.shape, chunks, layout, device, signals))
 
 
 class Trainer:
@@ -102,12 +106,13 @@ class Trainer:
         device: torch.device,
         layout: Layout,
         signals: StopSignals | None = None,
-        left_out: frozenset[int] = frozenset(),
+        *,
+        goes_back: bool = False,
     ) -> None:
-        """`left_out`: steps whose batches are not trained on, as this process had to go back because of them."""
+        """`goes_back`: to the last checkpoint of this very process, whatever `checkpoint.resume` says."""
         self._began = time.perf_counter()
         self.settings, self.device, self.layout = run, device, layout
-        self._left_out = left_out
+        self._signals = signals or StopSignals()
         torch.use_deterministic_algorithms(run.training.deterministic)
 
         self.stage = load_stage(run.stage)(run)
@@ -120,8 +125,8 @@ class Trainer:
         self.questions = TrainingQuestions(run, self.stage.tokenizer, self.shape, layout)
 
         chunks, config = build_model(run, self.shape, device)
-        resumed = find_checkpoint(run, layout)
-        preparation = Preparation(run, self.shape, chunks, layout, device)
+        resumed = find_checkpoint(run, layout, goes_back=goes_back)
+        preparation = Preparation(run, self.shape, chunks, layout, device, self._signals)
         self.stage.prepare(preparation)
         # Before the optimizer is built: its float32 values start as a copy of the weights, vocabulary padding included.
         if resumed is None:
@@ -152,22 +157,30 @@ class Trainer:
         self.throughput = metrics.Throughput(
             metrics.peak_tflops(run.logging.peak_tflops, device), layout.world_size, self.stage.sample_name
         )
-        self.watchdog = Watchdog(run.output, layout.rank, world_size=layout.world_size)
-        self.events = self._open_events()
-        past = events.read(run.output / events.FILE) if layout.is_main else []
-        path = run.output / ledger.FILE if layout.is_main else None
-        self.ledger = ledger.Ledger(path, self.step, run.resilience.ledger)
-        anomalies = layout.broadcast([event for event in past if event["event"] == "anomaly"])
-        self.policy = Policy(run.resilience, self.events, anomalies, layout.is_main)
-        self.saves = Saves(run, layout, self.snapshot, self.events, self.watchdog)
-        self.step_end = StepEnd(layout, self.ledger, self.saves, signals or StopSignals())
-        self.sinks = metrics.open_sinks(run, self.step, self.total_steps) if layout.is_main else []
+        with ExitStack() as opened:
+            self.watchdog = Watchdog(run.output, layout.rank, world_size=layout.world_size)
+            opened.callback(self.watchdog.close)
+            self.events = self._open_events()
+            opened.callback(self.events.close)
+            past = events.read(run.output / events.FILE) if layout.is_main else []
+            path = run.output / ledger.FILE if layout.is_main else None
+            self.ledger = ledger.Ledger(path, self.step, run.resilience.ledger)
+            opened.callback(self.ledger.close)
+            anomalies = layout.broadcast([event for event in past if event["event"] == "anomaly"])
+            self.policy = Policy(run.resilience, self.events, anomalies, layout.is_main)
+            self.saves = Saves(run, layout, self.snapshot, self.events, self.watchdog)
+            self.step_end = StepEnd(layout, self.ledger, self.saves, self._signals)
+            self.sinks = metrics.open_sinks(run, self.step, self.total_steps) if layout.is_main else []
+            for sink in self.sinks:
+                opened.callback(sink.close)
+            self._opened = opened.pop_all()
 
     # -- the loop ---------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         run, total = self.settings, self.total_steps
         self._announce()
+        self._heed_signals(save=False)
         if self.step == 0 and self.stage.checks_start:
             self._check_start()
         if self.questions.without_start:
@@ -176,14 +189,17 @@ class Trainer:
             self._measure_and_save(save=False)
         self.throughput.restart()
         while self.step < total:
-            with self.events.training():
+            # The watchdog sees all of it: a device that hangs after the update is only waited for when ranks settle.
+            with self.events.training(), self._limited("step", self.step + 1):
                 values = self._train_step()
                 own = None if self._trained_on is None else self._samples(self._trained_on)
-                stop = self.step_end.settle(self.step, self._samples(self.train_data.step(self.step - 1)), own)
+                settled = self.step_end.settle(self.step, self._samples(self.train_data.step(self.step - 1)), own)
+            if settled.written:
+                self.saves.finish(self.step)
             if values and (self.step % run.logging.every == 0 or self.step == total):
                 self._report({**values, **self.throughput.report(), **self._memory()})
-            if stop and self.step < total:
-                self._stop(stop)
+            if settled.stop and self.step < total:
+                self._stop(settled.stop)
             self._compare_replicas()
             self._measure_and_save(save=self.step % run.checkpoint.every == 0 or self.step == total)
         self.saves.finish(self.step)
@@ -192,17 +208,18 @@ class Trainer:
     def _measure_and_save(self, *, save: bool) -> None:
         """Evaluate and ask what is due after this step, and save, if that is due or the step is the best so far."""
         run, total = self.settings, self.total_steps
-        better, worse = False, ""
+        better, worse, best = False, "", self.best
         if run.evaluation.every and (self.step % run.evaluation.every == 0 or self.step == total):
             evaluated = self._evaluate()
             better = run.checkpoint.best and evaluated["validation/loss"] < self.best
-            self.best = min(self.best, evaluated["validation/loss"])
+            best = min(best, evaluated["validation/loss"])
             self._report(evaluated)
             self.throughput.restart()
         if run.evaluation.asks_at(self.step, total):
+            self._heed_signals(save=True)
             worse = self._ask()
             self.throughput.restart()
-        self._measured = True
+        self.best, self._measured = best, True  # together: a stop before saves neither, and all is measured again
         halts = bool(worse) and run.evaluation.halt_when_worse and self.step < total
         if better or halts or save:
             self._save(best=better)
@@ -217,7 +234,7 @@ class Trainer:
     def _train_step(self) -> dict[str, float]:
         """The metrics of the next step; none where its batch was left out."""
         run, number = self.settings, self.step + 1
-        if number in self._left_out:
+        if number in self.policy.gone_back_from:
             self._count_step(applied=False)
             return {}
         lr = learning_rate(number, self.total_steps, run.optimizer)
@@ -225,13 +242,12 @@ class Trainer:
         clear_gradients(self.chunks, self.optimizer)
         own = self._own_rows(self.train_data, self.step)
         batches = self._collated(self.train_data, own)
-        with self.watchdog.phase("step", number, run.resilience.step_timeout):
-            report = self._run_schedule(batches, forward_only=False)
-            loss = report.means["loss"]
-            anomaly = self.anomalies.of_loss(number, loss)
-            if self._leaves_out(anomaly):
-                return {}
-            update = apply_update(self.optimizer)
+        report = self._run_schedule(batches, forward_only=False)
+        loss = report.means["loss"]
+        anomaly = self.anomalies.of_loss(number, loss)
+        if self._leaves_out(anomaly):
+            return {}
+        update = apply_update(self.optimizer)
         if not math.isfinite(update.grad_norm) and self._leaves_out(
             self.anomalies.of_gradient(number, update.grad_norm)
         ):
@@ -260,29 +276,48 @@ class Trainer:
 
     def _leaves_out(self, anomaly: Anomaly | None) -> bool:
         """Whether the batch of the step under way is left out. Nothing has touched the weights yet."""
-        if anomaly is None or not self.policy.leaves_out(anomaly, self._samples(self.train_data.step(self.step))):
+        if anomaly is None:
+            return False
+        try:
+            leaves_out = self.policy.leaves_out(anomaly, self._samples(self.train_data.step(self.step)))
+        except TrainingError:
+            self.saves.finish(self.step)  # the one under way is of a step before
+            raise
+        if not leaves_out:
             return False
         if anomaly.policy == "rollback":
             self.saves.finish(self.step)
-            raise RollBack(anomaly.step)
+            raise RollBack
         self._count_step(applied=False)
         return True
 
-    def _stop(self, signal: str) -> None:
+    def _heed_signals(self, *, save: bool) -> None:
+        """End the run, if any rank was asked to. Every rank calls it, before what takes long beside the steps."""
+        stop = wanted_end(self.layout, self._signals)
+        if stop and not (self.step == self.total_steps and self._measured):
+            self._stop(stop, save=save)
+
+    def _stop(self, signal: str, *, save: bool = True) -> None:
         """Save and end; what is due after this step is measured by the process that goes on."""
-        self._save(best=False)
+        if save:
+            self._save(best=False)
         self.saves.finish(self.step)
         self.events.write("stopped", self.step, message=signal)
         raise Stopped(
-            f"stopped by {signal} after step {self.step} of {self.total_steps}, and saved: the same command goes on"
+            f"stopped by {signal} after step {self.step} of {self.total_steps}"
+            f"{', and saved' if save else ', before another'}: the same command goes on"
         )
+
+    def _limited(self, phase: str, step: int) -> AbstractContextManager[None]:
+        return self.watchdog.phase(phase, step, self.settings.resilience.step_timeout)
 
     def _compare_replicas(self) -> None:
         every = self.settings.resilience.replica_check_every
         if not every or self.step % every:
             return
-        gather_parameters(self.chunks)
-        differing = differing_replicas(self.chunks, self.layout)
+        with self._limited("replicas", self.step):
+            gather_parameters(self.chunks)
+            differing = differing_replicas(self.chunks, self.layout)
         if differing:
             message = (
                 f"step {self.step}: ranks that must hold the same weights hold different ones: "
@@ -302,7 +337,8 @@ class Trainer:
         with self.events.timed("evaluated", self.step):
             gather_parameters(self.chunks)
             for number in range(data.steps if wanted is None else min(wanted, data.steps)):
-                with self.watchdog.phase("evaluation", self.step, self.settings.resilience.step_timeout):
+                self._heed_signals(save=True)
+                with self._limited("evaluation", self.step):
                     report = self._run_schedule(self._micro_batches(data, number), forward_only=True)
                 count += report.count
                 for name, value in report.means.items():
@@ -323,8 +359,9 @@ class Trainer:
         return "; ".join(worse)
 
     def _check_start(self) -> None:
-        gather_parameters(self.chunks)
-        report = self._run_schedule(self._micro_batches(self.train_data, 0), forward_only=True)
+        with self._limited("evaluation", 0):
+            gather_parameters(self.chunks)
+            report = self._run_schedule(self._micro_batches(self.train_data, 0), forward_only=True)
         wrong = self.stage.check_start(report.means)
         if wrong:
             raise TrainingError(f"training was not begun: {wrong}")
@@ -369,9 +406,10 @@ class Trainer:
         self.snapshot.load(source.reader(), state)
 
     def _save(self, *, best: bool) -> None:
-        gather_parameters(self.chunks)
-        self.ledger.sync()
         run = self.settings
+        with self.watchdog.phase("save", self.step, run.resilience.save_timeout):
+            gather_parameters(self.chunks)
+            self.ledger.sync()
         state = {
             "step": self.step,
             "updates": self.updates,
@@ -421,13 +459,16 @@ class Trainer:
             for sink in self.sinks:
                 sink.write(self.step, values)
 
+    def release(self) -> None:
+        """Give the memory of weights, gradients and optimizer back; nothing can be done with this object afterwards."""
+        release(self.chunks, self.optimizer)
+
     def close(self) -> None:
         """Close files and threads; whatever was saved or logged stays."""
-        self.watchdog.close()
-        self.ledger.close()
-        self.events.close()
-        for sink in self.sinks:
-            sink.close()
+        try:
+            self._opened.close()
+        except OSError as error:  # every line was flushed when it was written; what ended the run is said elsewhere
+            logger.warning("a file under %s could not be closed: %s", self.settings.output, error)
 
     def _memory(self) -> dict[str, float]:
         return {"memory/peak_gib": memory_bytes(self.device) / 2**30}

@@ -26,7 +26,7 @@ from megatron_aquila.layout import check_layout
 from megatron_aquila.losses.language_modelling import negative_log_likelihood
 from megatron_aquila.shapes import ModelShape
 
-_MORE_MICRO_BATCHES = 2  # than fill the pipeline: enough to see its steady state
+_MORE_MICRO_BATCHES = 1  # than fill the pipeline: one forward follows a backward
 
 
 def dry_step(run: RunConfig, world_size: int, rank: int) -> BuiltBytes:
@@ -71,10 +71,10 @@ def synthetic_batch(run: RunConfig) -> tuple[MicroBatch, Loss, tuple[str, ...]]:
     """A full micro-batch of the stage's form, one sample a sequence (a pair in its two halves), with the stage's loss
     and the names of its metrics; for a stage of someone else, the loss of language modelling."""
     rows, length = run.training.micro_batch_size, run.data.sequence_length
-    tokens = torch.zeros(rows * length, dtype=torch.int64)
+    tokens, labels = (torch.zeros(rows * length, dtype=torch.int64) for _ in range(2))
     if run.stage != "dpo":
         bounds = list(range(0, rows * length + 1, length))
-        return make_batch(tokens, tokens, bounds, volume_of(rows, bounds)), _language_modelling, ()
+        return make_batch(tokens, labels, bounds, volume_of(rows, bounds)), _language_modelling, ()
 
     from megatron_aquila.stages.dpo import METRICS, loss_settings
 
@@ -87,7 +87,7 @@ def synthetic_batch(run: RunConfig) -> tuple[MicroBatch, Loss, tuple[str, ...]]:
         result = preference_loss(logps, batch.labels, batch.extra["sequences"], reference, settings)
         return result.loss, torch.tensor(rows), {name: result.total(ours) for name, ours in METRICS.items()}
 
-    return make_batch(tokens, tokens, bounds, volume_of(rows, bounds), extra), loss, tuple(METRICS)
+    return make_batch(tokens, labels, bounds, volume_of(rows, bounds), extra), loss, tuple(METRICS)
 
 
 def _language_modelling(
@@ -141,6 +141,8 @@ def check_build(run: RunConfig, world_size: int) -> tuple[list[str], dict[int, B
     problems = check_layout(run, world_size)
     if problems:
         return problems, {}
+    if run.training.fp8:  # Transformer Engine's, which has no layers for a CPU
+        run = run.model_copy(update={"training": run.training.model_copy(update={"fp8": None})})
     shape, found = run.model.resolve(), {}
     stage = world_size // run.parallel.pipeline_parallel  # Megatron counts pipeline stages last
     for pipeline_rank in sorted({0, run.parallel.pipeline_parallel // 2, run.parallel.pipeline_parallel - 1}):

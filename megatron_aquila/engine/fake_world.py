@@ -20,6 +20,7 @@ from megatron.core.tensor_parallel.random import get_cuda_rng_tracker
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from megatron_aquila.config import RunConfig
+from megatron_aquila.engine import attention
 from megatron_aquila.engine.device import choose_device
 from megatron_aquila.engine.fake_tensors import shapes_only
 from megatron_aquila.engine.fsdp import FullySharded, to_local
@@ -55,6 +56,8 @@ def fake_rank(run: RunConfig, world_size: int, rank: int, *, number: float = 1.0
             mock.patch.object(dist, "all_gather_object", _all_alike),
             # Megatron-FSDP asks whether the parts of all ranks make the whole: the others' are not here.
             mock.patch.object(param_and_grad_buffer, "validate_uneven_dtensor", lambda _: None),
+            # torch's is a tensor of a class of its own, which fake tensors cannot be (2.13).
+            mock.patch.object(attention, "causal_lower_right", _mask),
             shapes_only(number),
             parallel_groups(run) as layout,
         ):
@@ -66,6 +69,10 @@ def fake_rank(run: RunConfig, world_size: int, rank: int, *, number: float = 1.0
 
 def _all_alike(objects: list[Any], mine: Any, group: dist.ProcessGroup | None = None) -> None:
     objects[:] = [mine] * len(objects)
+
+
+def _mask(queries: int, keys: int) -> torch.Tensor:
+    return torch.empty(queries, keys, dtype=torch.bool)
 
 
 @dataclass(frozen=True)

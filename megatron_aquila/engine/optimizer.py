@@ -129,6 +129,31 @@ def gather_parameters(chunks: Sequence[DataParallel]) -> None:
             chunk.start_param_sync(force_sync=True)
 
 
+def release(chunks: Sequence[DataParallel], optimizer: MegatronOptimizer) -> None:
+    """Give back the memory of weights, gradients and optimizer state, whoever still refers to it. All ranks call it.
+
+    Megatron's gradient hooks keep a model alive, in a circle that passes through C++ and that no collection finds.
+    """
+    gather_parameters(chunks)  # no exchange may be under way that writes into what is given back
+    tensors: list[torch.Tensor] = []
+    for chunk in chunks:
+        for parameter in chunk.parameters():
+            tensors += [tensor for tensor in (parameter, parameter.grad) if tensor is not None]
+        if isinstance(chunk, FullySharded):
+            tensors += chunk.held_memory()
+        else:
+            for buffer in chunk.buffers + chunk.expert_parallel_buffers:
+                tensors += [data for data in (buffer.param_data, buffer.grad_data) if data is not None]
+    for inner in chained(optimizer):
+        for state in inner.optimizer.state.values():
+            tensors += [value for value in state.values() if isinstance(value, torch.Tensor)]
+        for group in inner.optimizer.param_groups:
+            tensors += group["params"]
+        inner.optimizer.state.clear()
+    for tensor in tensors:
+        to_local(tensor.detach()).untyped_storage().resize_(0)
+
+
 class OptimizerState:
     """The optimised values and Adam moments of this rank, as blocks of global tensors.
 

@@ -93,7 +93,10 @@ class Agent:
         try:
             while ranks.running():
                 while passed_on < len(self._asked):
-                    ranks.signal(self._asked[passed_on])
+                    number = self._asked[passed_on]
+                    # To save and end is what a rescale has asked them for already; a second request would end them now.
+                    if number == signal.SIGINT or passed_on or not (rescaled and place.node == 0):
+                        ranks.signal(number)
                     passed_on += 1
                 if contact.rescale and not rescaled and not self._asked:
                     rescaled = True

@@ -28,13 +28,15 @@ _FLOAT32, _INT64 = 4, 8
 class Micro:
     """A micro-batch as one rank computes it.
 
-    tokens: of all its sequences, of this context-parallel rank. fused_norm: on a GPU. fused_swiglu: compiled.
+    tokens: of all its sequences, of this context-parallel rank. exchanged: with context parallelism, where a sequence
+    goes on on another rank. fused_norm: on a GPU. fused_swiglu: compiled.
     """
 
     tokens: int
     element: int  # bytes of a number
     sequence_parallel: bool = False
     hidden_dropout: float = 0.0
+    exchanged: bool = False
     fused_norm: bool = True
     fused_swiglu: bool = True
 
@@ -50,10 +52,13 @@ def layer_bytes(shape: ModelShape, sizes: Sizes, micro: Micro, recompute: Recomp
     attention = [
         _norm_bytes(shape, sizes, micro) + residual,  # and the projections' input
         4 * shape.head_dim * tokens * element,  # cos and sin, for queries and again for keys
-        (q + kv) * tokens * element,  # rotated
-        (q + 2 * kv) * tokens * element,  # the values are a view of all three projections
         q * tokens * element,  # the output projection's input, end to end
     ]
+    if micro.exchanged and recompute == "none":  # those of other ranks are asked for again (`engine/context.py`)
+        attention.append((q + 2 * kv) * tokens * element)  # rotated queries; rotated keys and values, put together
+    else:
+        attention.append((q + kv) * tokens * element)  # rotated
+        attention.append((q + 2 * kv) * tokens * element)  # the values are a view of all three projections
     if recompute == "none":
         attention.append(q * tokens * element + heads * tokens * _FLOAT32)  # documents' outputs, and their log-sum-exp
     else:

@@ -57,12 +57,14 @@ class StageBytes:
 
 def micro_batch(run: RunConfig, sizes: Sizes) -> Micro:
     """The micro-batch that a rank of this run computes, on a GPU."""
-    tokens = run.training.micro_batch_size * run.data.sequence_length // sizes.context
+    rows = run.training.micro_batch_size
+    tokens = rows * run.data.sequence_length // sizes.context
     return Micro(
         tokens=tokens,
         element=ELEMENT[run.training.precision],
         sequence_parallel=run.parallel.sequence_parallel,
         hidden_dropout=run.model.hidden_dropout,
+        exchanged=sizes.context > 1 and rows % (2 * sizes.context) != 0,  # else each of a rank's parts is whole rows
         fused_swiglu=run.training.compile is not False,  # null: where there is triton, as beside every CUDA build
     )
 
@@ -121,6 +123,9 @@ def _communication(run: RunConfig, shape: ModelShape, sizes: Sizes, micro: Micro
         total += 2 * hidden  # all ranks' tokens for the product at work, and its gradient
     if sizes.pipeline > 1:
         total += 2 * hidden // (sizes.tensor if micro.sequence_parallel else 1)  # one coming in, one going out
+    if micro.exchanged:  # keys and values that all ranks sent, those that this one looks at, and their gradient
+        key_values = 2 * shape.num_query_groups * shape.head_dim // sizes.tensor
+        total += 3 * micro.tokens * sizes.context * key_values * micro.element
     if run.parallel.sharding == "full":
         total += _gathered(run, shape, sizes, micro, stage)
     return total

@@ -13,21 +13,21 @@ from megatron_aquila.resilience.anomalies import Anomaly
 
 
 class RollBack(Exception):
-    """Training goes on from the last checkpoint, without the batch of `step`."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
+    """Training goes on from the last checkpoint, without the batches that `Policy.gone_back_from` names."""
 
 
 class Policy:
     """The same on every rank; rank 0 writes and prints."""
 
     def __init__(self, settings: ResilienceConfig, log: EventLog, past: Sequence[events.Event], is_main: bool) -> None:
-        """`past`: the events of the processes before this one, whose batches left out count too."""
+        """`past`: the run's events so far, whose batches left out count too.
+
+        `gone_back_from`: steps at which the run went back to a checkpoint; their batches are not tried again.
+        """
         self._settings, self._log, self._is_main = settings, log, is_main
-        self._left_out = {
-            event["step"] for event in past if event["event"] == "anomaly" and event["policy"] in ("skip", "rollback")
-        }
+        anomalies = [event for event in past if event["event"] == "anomaly"]
+        self.gone_back_from = {event["step"] for event in anomalies if event["policy"] == "rollback"}
+        self._left_out = self.gone_back_from | {event["step"] for event in anomalies if event["policy"] == "skip"}
 
     def leaves_out(self, anomaly: Anomaly, samples: Sequence[tuple[int, ...]]) -> bool:
         """Whether the batch is left out, here or after a return to the last checkpoint.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -15,6 +16,8 @@ from megatron_aquila.errors import AquilaError
 
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+# Slurm signals every process of a step, and the launcher in it passes on what it gets: one request, two signals.
+SAME_REQUEST = 2.0  # seconds
 
 
 class Stopped(AquilaError):
@@ -24,13 +27,15 @@ class Stopped(AquilaError):
 
 
 class StopSignals:
-    """A context in which the first of `SIGNALS` is remembered and the second ends the process at once.
+    """A context in which the first of `SIGNALS` is remembered, and a second ends the process at once.
 
+    What follows within `SAME_REQUEST` seconds of the first is no second one.
     It changes nothing outside the main thread, where Python takes no signals.
     """
 
     def __init__(self) -> None:
         self.received: str | None = None  # the name of the first
+        self._since = 0.0
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -43,6 +48,8 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _receive(self, number: int, _: FrameType | None) -> None:
-        if self.received is not None:
+        now = time.monotonic()
+        if self.received is None:
+            self.received, self._since = signal.Signals(number).name, now
+        elif now - self._since > SAME_REQUEST:
             os._exit(128 + number)  # asked twice: what is not saved is lost
-        self.received = signal.Signals(number).name

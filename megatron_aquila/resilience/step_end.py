@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from megatron_aquila.resilience.ledger import Ledger, fingerprint
 from megatron_aquila.resilience.signals import StopSignals
@@ -15,14 +15,30 @@ if TYPE_CHECKING:
 Sample = tuple[int, ...]
 
 
+class Settled(NamedTuple):
+    """The same on all ranks, but for the name of the signal."""
+
+    stop: str  # the signal that asks for an end, or nothing
+    written: bool  # every rank has written its files of a save under way, if there is one
+
+
+def wanted_end(layout: Layout, signals: StopSignals) -> str:
+    """The signal that asks for an end, or nothing. Every rank calls it, and what one received counts for all."""
+    return _named(signals, layout.total([int(signals.received is not None)])[0])
+
+
+def _named(signals: StopSignals, stops: int) -> str:
+    return (signals.received or "a signal to another rank") if stops else ""
+
+
 class StepEnd:
     """Whether any rank was asked to stop, whether all have written their part of a save, and what was trained on."""
 
     def __init__(self, layout: Layout, ledger: Ledger, saves: Saves, signals: StopSignals) -> None:
         self._layout, self._ledger, self._saves, self._signals = layout, ledger, saves, signals
 
-    def settle(self, step: int, samples: Sequence[Sample], own: Sequence[Sample] | None) -> str:
-        """Write the ledger's line, publish a save that is written; the signal that asks for an end, or nothing.
+    def settle(self, step: int, samples: Sequence[Sample], own: Sequence[Sample] | None) -> Settled:
+        """Write the ledger's line, and settle how to go on.
 
         Args:
             samples: of the global batch of `step`.
@@ -31,15 +47,15 @@ class StepEnd:
         Raises:
             LedgerError: what the ranks computed with is not what the step has.
         """
-        layout, wanted = self._layout, self._signals.received
+        layout = self._layout
         # Of the ranks that share a replica one speaks for all.
         is_silent = own is None or layout.tensor_rank or layout.pipeline_rank or layout.context_rank
         trained = 0 if is_silent else fingerprint(own or ())
-        stops, unwritten, trained = layout.total([int(wanted is not None), self._saves.unwritten, trained])
+        stops, unwritten, trained = layout.total(
+            [int(self._signals.received is not None), self._saves.unwritten, trained]
+        )
         if own is None:
             self._ledger.write(step, samples, fingerprint(samples), skipped=True)
         else:
             self._ledger.write(step, samples, trained)
-        if not unwritten:
-            self._saves.finish(step)
-        return (wanted or "a signal to another rank") if stops else ""
+        return Settled(_named(self._signals, stops), not unwritten)

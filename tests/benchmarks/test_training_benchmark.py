@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import orjson
@@ -11,17 +13,27 @@ from benchmarks.training import __main__ as program
 from benchmarks.training import trl_side
 from benchmarks.training.report import Case
 from benchmarks.training.samples import doctor_records, index, read_dialogues, read_pairs, train_tokenizer
-from benchmarks.training.task import OURS, Clock, Result, Task
+from benchmarks.training.task import OURS, Clock, Result, Task, TaskError
 from benchmarks.training.task import run as run_apart
+from tests.world import world
+
+
+def our_side(task: Task) -> Result:
+    from benchmarks.training.our_side import main
+
+    try:
+        return main(task)
+    finally:
+        torch.set_num_threads(1)  # as ranks are kept
 
 
 def test_a_run_trains_both_sides_on_the_same_and_writes_what_it_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On the synthetic clinic, to the same loss; TRL's variants in this process, to save time."""
+    """On the synthetic clinic, to the same loss; in processes that are warm, to save time."""
 
     def run(task: Task) -> Result:
-        return run_apart(task) if task.side == OURS else trl_side.main(task)
+        return world(1, our_side, task=task)[0] if task.side == OURS else trl_side.main(task)
 
     monkeypatch.setattr(program, "run", run)
     plan = program.Plan("sft", 2048, batch=4, steps=1)
@@ -38,6 +50,31 @@ def test_a_run_trains_both_sides_on_the_same_and_writes_what_it_measured(
         rival = case["rounds"][case["rival"]][0]
         assert case["speed"] == pytest.approx(ours["samples"] / ours["seconds"] * rival["seconds"] / rival["samples"])
         assert case["memory"] == pytest.approx(ours["peak"] / rival["peak"])
+
+
+def test_a_task_is_run_apart_and_its_failure_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python, asked = tmp_path / "python", tmp_path / "asked"
+    result = Result(16, 4.5, 3.0, 7, 0.5, 3.0)
+    python.write_text(
+        f"""#!/bin/sh
+echo "$OMP_NUM_THREADS" >{asked}
+for word; do echo "$word"; done >>{asked}
+echo a warning
+echo '{json.dumps(asdict(result))}'
+case "$*" in *TRL*) echo no memory >&2; exit 3;; esac
+"""
+    )
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    places = {name: str(tmp_path / name) for name in ("prefix", "tokenizer", "model", "output")}
+    task = Task("sft", OURS, **places, batch=4, length=512, pack=512, warm_up=1, steps=2, threads=3)
+    assert run_apart(task) == result
+    threads, *words = asked.read_text().splitlines()
+    assert threads == "3" and words[-2] == "benchmarks.training.our_side"
+    assert Task(**json.loads(words[-1])) == task
+    with pytest.raises(TaskError, match="TRL, sft:\nno memory"):
+        run_apart(replace(task, side="TRL"))
+    assert asked.read_text().splitlines()[-2] == "benchmarks.training.trl_side"
 
 
 def test_ratios_are_of_the_fastest_rival_and_goals_are_told_from_what_was_measured() -> None:

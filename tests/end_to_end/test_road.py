@@ -1,21 +1,26 @@
 """The commands of the README in a row: text, tokenizer, index, all stages of training, export, transformers.
 
-The first training starts its processes itself; the other commands run in warm ones.
+They run in warm processes; that `aquila train` starts its own is a test beside it, and what becomes of such processes
+is in `tests/megatron_aquila/test_launch.py` and `tests/megatron_aquila/launch`.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from data_tools.clinic import write_clinic
-from megatron_aquila import metrics
+from megatron_aquila import launch, metrics
+from megatron_aquila.cli import app
 from megatron_aquila.stages.cpt import ContinuedPretraining
-from tests.command import aquila, aquila_in_ranks
+from tests.command import aquila_in_ranks
 from tests.megatron_aquila.conversations import KINDS, conversation_recipe
 from tests.megatron_aquila.corpora import recipe, write_recipe
 from tests.megatron_aquila.datasets.test_batches import world_of_one
@@ -43,7 +48,7 @@ def test_from_text_to_a_model_in_transformers(tmp_path: Path) -> None:
 
     changes = {**_TWO_LAYERS, "model__hidden_dropout": 0.0}
     first = recipe(tmp_path, tmp_path / "first", parallel__tensor_parallel=2, **changes)
-    aquila("train", write_recipe(first, tmp_path / "first.yaml"))
+    command("train", write_recipe(first, tmp_path / "first.yaml"), ranks=2)
     second = recipe(
         tmp_path,
         tmp_path / "second_run",
@@ -83,6 +88,25 @@ def test_from_text_to_a_model_in_transformers(tmp_path: Path) -> None:
     assert losses(tmp_path / "dpo", "train/loss")[-1] < 0.6
     command("export", tmp_path / "dpo", "--output", tmp_path / "chat")
     assert _renders_chatml(tmp_path / "chat")
+
+
+def test_train_starts_a_process_a_rank_where_no_launcher_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[tuple[Any, ...]] = []
+
+    def start(*arguments: Any, **settings: Any) -> int:
+        started.append((*arguments, settings))
+        return 75
+
+    monkeypatch.setattr(launch, "run_processes", start)
+    run = recipe(tmp_path, tmp_path / "run", parallel__tensor_parallel=2, resilience__max_restarts=4)
+    file = str(write_recipe(run, tmp_path / "run.yaml"))
+    with mock.patch.dict(os.environ):
+        for name in ("RANK", "SLURM_PROCID"):
+            os.environ.pop(name, None)
+        ended = CliRunner().invoke(app, ["train", file, "parallel.pipeline_parallel=2"])
+    assert ended.exit_code == 75, ended.output
+    assert started == [(4, ["train", file, "parallel.pipeline_parallel=2"], {"max_restarts": 4})]
+    assert not run.output.exists(), "it is the ranks that train"
 
 
 def _renders_chatml(export: Path) -> bool:

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from megatron_aquila.resilience.signals import SAME_REQUEST
+
 Call = Callable[[], Any]
 
 
@@ -80,7 +82,7 @@ def user_signal(call: Call, *arguments: Any) -> Any:
 
 def terminate_twice(call: Call, *arguments: Any) -> Any:
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(0.2)  # two signals that wait at once are one
+    time.sleep(SAME_REQUEST + 0.3)
     os.kill(os.getpid(), signal.SIGTERM)
     return call()
 

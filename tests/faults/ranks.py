@@ -20,7 +20,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from tests.faults.injection import Fault, install
-from tests.world import next_port, forked
+from tests.world import forked, next_port
 
 PREEMPTED = 75  # EX_TEMPFAIL: stopped by a signal and saved
 HUNG = 76  # ended by the watchdog

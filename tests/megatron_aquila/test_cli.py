@@ -31,7 +31,7 @@ def test_help_names_every_verb() -> None:
     result = aquila("--help")
     assert result.returncode == 0
     verbs = re.findall(r"^  (\w+)  ", result.stdout.partition("Commands:")[2], re.MULTILINE)
-    known = "chat config data demo doctor eval export judge reference report train"
+    known = "chat config data demo doctor eval export judge plan reference report train"
     assert sorted(verbs) == known.split()
 
 

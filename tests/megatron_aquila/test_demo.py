@@ -125,7 +125,7 @@ def test_raw_dialogues_become_what_fine_tuning_and_dpo_read(prepared: tuple[Path
     directory, _ = prepared
     untrained(directory).rename(directory / "export" / "stage2")
     console = Console(quiet=True)
-    funnel = prepare_dialogues(directory, console, count=500, seeds=400, workers=1)
+    funnel = prepare_dialogues(directory, console, count=350, seeds=200, workers=1)
     rows = {(row["step"], row["kind"]): row for row in funnel["plants"]}
     for step in ("language", "shape", "unsafe", "decontaminate", "deduplicate"):
         (row, *_) = [row for (name, _), row in rows.items() if name == step]
@@ -133,7 +133,7 @@ def test_raw_dialogues_become_what_fine_tuning_and_dpo_read(prepared: tuple[Path
     assert rows["select", "poor-answer"]["recall"] > 0.5
     chat = _manifest(directory / "sft" / "selected")
     assert chat["kind"] == "dialogues" and chat["template"]["name"] == TEMPLATE
-    assert chat["counts"]["documents"] == funnel["stages"][0]["documents"] > 250
+    assert chat["counts"]["documents"] == funnel["stages"][0]["documents"] > 175
 
     pairs = prepare_pairs(directory, console, workers=1)
     assert pairs["judge"]["agreement"] > 0.5

@@ -28,13 +28,18 @@ from tests.world import world
 
 Record = dict[str, Any]
 # Dropout is on: were a random number drawn, or were it off after the questions, the losses would differ.
-GENERAL_QUESTIONS = 40
+CLINIC_QUESTIONS, GENERAL_QUESTIONS = 8, 24
 SHORT: Record = {"training__steps": 4, "evaluation__every": 0, "checkpoint__every": 2, "data__sequence_length": 64}
 
 
 def asked(corpus: Path, **changes: Any) -> Record:
     sets = [
-        {"name": "clinic", "path": str(corpus / "text" / "questions.jsonl"), "form": "cloze", "limit": 12},
+        {
+            "name": "clinic",
+            "path": str(corpus / "text" / "questions.jsonl"),
+            "form": "cloze",
+            "limit": CLINIC_QUESTIONS,
+        },
         {"name": "general", "kind": "general", "path": str(corpus / "text" / "general_questions.jsonl")}
         | {"form": "cloze", "limit": GENERAL_QUESTIONS},
     ]
@@ -121,7 +126,8 @@ def test_scores_are_those_of_transformers_on_the_export(corpus: Path, alone: Pat
             for record in map(json.loads, (corpus / "text" / f"{file}.jsonl").read_text("utf-8").splitlines())
         }
         found = items(alone, name, 4)
-        assert len({item.id for item in found}) == len(found) == {"clinic": 12, "general": GENERAL_QUESTIONS}[name]
+        expected = {"clinic": CLINIC_QUESTIONS, "general": GENERAL_QUESTIONS}[name]
+        assert len({item.id for item in found}) == len(found) == expected
         right, shares = [], []
         for item in found:
             record = records[item.id]

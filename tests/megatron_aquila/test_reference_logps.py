@@ -33,6 +33,14 @@ def reference(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.fixture(scope="module")
+def policy(data: Path, reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has trained the policy away from its start."""
+    output = tmp_path_factory.mktemp("policy")
+    world(1, train, data=str(data), output=str(output), preference__reference_cache=str(reference))
+    return output
+
+
 def values(directory: Path) -> Any:
     return np.load(directory / "logps.npy")
 
@@ -134,12 +142,12 @@ def test_training_does_not_begin_from_another_reference(loss: str, data: Path, r
         )
 
 
-def test_another_reference_model_needs_no_second_copy(data: Path, reference: Path, tmp_path: Path) -> None:
-    """The policy is trained away from its start; then the start is the reference of the policy."""
-    world(1, train, data=str(data), output=str(tmp_path / "one"), preference__reference_cache=str(reference))
-    changes = {"model__weights": str(tmp_path / "one"), "training__epochs": 1, "model__hidden_dropout": 0.0}
+def test_another_reference_model_needs_no_second_copy(data: Path, policy: Path, tmp_path: Path) -> None:
+    """The start of the policy is its reference."""
+    one_step = {"training__epochs": None, "training__steps": 1, "optimizer__schedule__warmup_steps": 0}
+    changes = {"model__weights": str(policy), "model__hidden_dropout": 0.0, **one_step}
     world(1, train, data=str(data), output=str(tmp_path / "two"), **changes)
-    start = {**changes, "preference__reference_weights": str(tmp_path / "one" / "checkpoints" / "step-00000001")}
+    start = {**changes, "preference__reference_weights": str(policy / "checkpoints" / "step-00000001")}
     world(1, train, data=str(data), output=str(tmp_path / "three"), **start)
     from megatron_aquila import metrics
 
@@ -165,12 +173,10 @@ def opened(data: str, output: str, **changes: Any) -> list[str]:
         return [str(call.args[1]) for call in opening.call_args_list]
 
 
-def test_weights_are_read_once_where_the_policy_is_its_own_reference(data: Path, tmp_path: Path) -> None:
+def test_weights_are_read_once_where_the_policy_is_its_own_reference(data: Path, policy: Path, tmp_path: Path) -> None:
     """Verifying and reading 7B weights takes minutes."""
-    short = {"preference__loss": "simpo", "training__epochs": 1}
-    world(1, train, data=str(data), output=str(tmp_path / "policy"), **short)
-    policy, other = str(tmp_path / "policy"), str(tmp_path / "policy" / "checkpoints" / "step-00000001")
-    common = {"data": str(data), "model__weights": policy}
-    assert world(1, opened, output=str(tmp_path / "a"), **common) == [[policy]]
+    other = str(policy / "checkpoints" / "step-00000001")
+    common = {"data": str(data), "model__weights": str(policy)}
+    assert world(1, opened, output=str(tmp_path / "a"), **common) == [[str(policy)]]
     found = world(1, opened, output=str(tmp_path / "b"), preference__reference_weights=other, **common)
-    assert found == [[other, policy]]
+    assert found == [[other, str(policy)]]

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -43,17 +39,19 @@ def weights(output: Path) -> dict[str, torch.Tensor]:
     return {key: reader.read(key) for key in reader.keys() if not key.startswith("random.")}  # noqa: SIM118
 
 
-def assert_same_run(output: Path, reference: Path) -> None:
+def assert_same_run(output: Path, reference: Path, steps: int = 10) -> None:
     assert losses(output) == losses(reference)
-    assert open_checkpoint(output).step == 10
+    assert open_checkpoint(output).step == steps
     expected, found = weights(reference), weights(output)
     assert found.keys() == expected.keys()
     for key, value in found.items():
         assert torch.equal(value, expected[key]), key
 
 
-# What a run that goes on as it was laid out has to show, two layers show as well as four.
+# What a run that goes on has to show, two layers show as well as four, and three steps as well as ten.
 _TWO_LAYERS: dict[str, Any] = {"model__shape__num_layers": 2}
+_STEPS = 6
+_SHORT: dict[str, Any] = {**_TWO_LAYERS, "training__steps": _STEPS, "checkpoint__every": 3, "evaluation__every": 2}
 LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     "one": (1, {"parallel__sharding": "none"}),
     "TP2+SP bf16": (
@@ -76,15 +74,14 @@ LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
 def test_resumed_run_equals_the_uninterrupted_one(name: str, corpus: Path, tmp_path: Path) -> None:
     """With dropout on, so that the random state counts too."""
     size, changes = LAYOUTS[name]
-    changes = {**_TWO_LAYERS, **changes}
+    changes = {**_SHORT, **changes}
     reference, resumed = tmp_path / "reference", tmp_path / "resumed"
     world(size, run_training, corpus=str(corpus), output=str(reference), **changes)
     shutil.copytree(reference, resumed)
-    for step in (6, 8, 10):  # as if it had been killed after step 5
-        shutil.rmtree(resumed / "checkpoints" / f"step-{step:08d}", ignore_errors=True)
+    shutil.rmtree(resumed / "checkpoints" / f"step-{_STEPS:08d}")  # as if it had been killed in the middle
     world(size, run_training, corpus=str(corpus), output=str(resumed), **changes)
-    assert_same_run(resumed, reference)
-    assert losses(reference)[10] < losses(reference)[1]
+    assert_same_run(resumed, reference, _STEPS)
+    assert losses(reference)[_STEPS] < losses(reference)[1]
 
 
 RESHAPES: list[tuple[tuple[int, dict[str, Any]], tuple[int, dict[str, Any]]]] = [
@@ -97,7 +94,7 @@ RESHAPES: list[tuple[tuple[int, dict[str, Any]], tuple[int, dict[str, Any]]]] = 
 ]
 
 
-_WITHOUT_NOISE: dict[str, Any] = {"model__hidden_dropout": 0.0, "optimizer__eps": 1e-5}
+_WITHOUT_NOISE: dict[str, Any] = {**_SHORT, "model__hidden_dropout": 0.0, "optimizer__eps": 1e-5}
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +119,7 @@ def test_checkpoint_loads_on_another_layout(
     """Optimizer state included: the losses go on as they would have."""
     reference, moved = trained(*before), tmp_path / "moved"
     shutil.copytree(reference, moved)
-    for step in (6, 8, 10):
-        shutil.rmtree(moved / "checkpoints" / f"step-{step:08d}")
+    shutil.rmtree(moved / "checkpoints" / f"step-{_STEPS:08d}")
     world(after[0], run_training, corpus=str(corpus), output=str(moved), **_WITHOUT_NOISE, **after[1])
     expected, found = losses(reference), losses(moved)
     assert found.keys() == expected.keys()
@@ -133,17 +129,6 @@ def test_checkpoint_loads_on_another_layout(
     expected_weights = weights(reference)
     for key, value in weights(moved).items():
         assert (value - expected_weights[key]).abs().max() < 1e-5, key
-
-
-def start(run_file: Path) -> subprocess.Popen[bytes]:
-    """The whole command, launcher and two ranks, in a process group of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "megatron_aquila", "train", str(run_file)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
 
 
 def wait_until(condition: Callable[[], bool], ended: Callable[[], str | None], pause: float) -> None:
@@ -167,21 +152,13 @@ def uninterrupted(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def test_sigkill_at_a_random_step_and_during_a_save(corpus: Path, uninterrupted: Path, tmp_path: Path) -> None:
-    """First the whole command, then its ranks."""
+    """Of ranks that were forked warm; `tests/faults` has every point of a save, and machines that are lost."""
     output = tmp_path / "killed"
     # a checkpoint every step: many chances to be killed while one is written
     run = recipe(corpus, output, **_UNINTERRUPTED, checkpoint__every=1)
     run_file = write_recipe(run, tmp_path / "run.yaml")
-
-    process = start(run_file)
-    assert process.stdout is not None
-    printed = process.stdout.read
     step = random.randint(1, 6)  # any will do
-    wait_until(
-        lambda: step in losses(output), lambda: None if process.poll() is None else printed().decode(), pause=0.005
-    )
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    _kill(run_file, lambda: step in losses(output), pause=0.002)
     after_first_kill = max(losses(output))
 
     checkpoints = output / "checkpoints"
@@ -190,15 +167,7 @@ def test_sigkill_at_a_random_step_and_during_a_save(corpus: Path, uninterrupted:
         return set(checkpoints.glob(".tmp-[0-9]*"))
 
     left = unfinished()  # by the first kill, if that was in a save too
-    with ThreadPoolExecutor() as pool:
-        ranks = pool.submit(aquila_in_ranks, 2, "train", run_file)
-        wait_until(
-            lambda: kill(lambda: bool(unfinished() - left)),
-            lambda: str(ranks.exception()) if ranks.done() else None,
-            pause=0.0005,
-        )
-        with pytest.raises(WorldError, match="died"):
-            ranks.result()
+    _kill(run_file, lambda: bool(unfinished() - left), pause=0.0005)
     assert unfinished() - left, "it was not in the middle of a save"
     assert not (checkpoints / "step-00000010").exists()
 
@@ -206,6 +175,15 @@ def test_sigkill_at_a_random_step_and_during_a_save(corpus: Path, uninterrupted:
     assert_same_run(output, uninterrupted)
     assert not list(checkpoints.glob(".tmp-*"))
     assert 1 <= after_first_kill < 10
+
+
+def _kill(run_file: Path, when: Callable[[], bool], pause: float) -> None:
+    """Train on two ranks, and SIGKILL both as soon as `when()` holds; see `wait_until` for `pause`."""
+    with ThreadPoolExecutor() as pool:
+        ranks = pool.submit(aquila_in_ranks, 2, "train", run_file)
+        wait_until(lambda: kill(when), lambda: str(ranks.exception()) if ranks.done() else None, pause)
+        with pytest.raises(WorldError, match="died"):
+            ranks.result()
 
 
 def damage_bit(path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from megatron_aquila.errors import ConfigError
-from tests.megatron_aquila.engine.runs import TINY, Engine, rows, tiny_run
+from tests.megatron_aquila.engine.runs import LENGTH, TINY, Engine, rows, tiny_run
 from tests.world import world
 
 SHARDINGS = ("none", "optimizer", "full")
@@ -87,6 +87,7 @@ def test_a_rank_holds_the_bytes_of_a_real_one(changes: dict[str, Any]) -> None:
         ),
         (8, {"parallel__sharding": "full", "parallel__tensor_parallel": 2, "training__precision": "bf16"}),
         (2, {"stage": "dpo", "training__recompute": "selective"}),
+        (8, {"parallel__context_parallel": 2, "parallel__tensor_parallel": 2, "parallel__sequence_parallel": True}),
     ],
     ids=str,
 )
@@ -184,3 +185,23 @@ def step_around_a_fake_rank() -> bool:
     assert all(torch.equal(states[name], tracked[name]) for name in tracked) and states.keys() == tracked.keys()
     assert type(torch.ones(2) + 1) is torch.Tensor and (torch.ones(2) + 1).tolist() == [2.0, 2.0]
     return loss() == before
+
+
+@pytest.mark.parametrize(("recompute", "rows_"), [("none", 1), ("none", 2), ("none", 4), ("full", 1)])
+def test_what_a_context_parallel_rank_saves_is_what_is_planned(recompute: str, rows_: int) -> None:
+    """Beside the masks of the CPU's attention, as numbers, over documents that go on from an earlier part."""
+    from megatron_aquila.engine.context import ExchangePlan
+    from megatron_aquila.engine.fake_step import saved_activations
+    from megatron_aquila.plan.activations import Micro, chunk_bytes
+    from megatron_aquila.plan.sizes import Sizes
+
+    changes = {"training__recompute": recompute, "training__micro_batch_size": rows_, "model__hidden_dropout": 0.0}
+    run = tiny_run(parallel__context_parallel=2, **changes)
+    shape, tokens = run.model.resolve(), rows_ * LENGTH
+    for rank in range(2):
+        lookups = ExchangePlan.make(list(range(0, tokens + 1, LENGTH)), 2, rank).lookups
+        masks = sum(look.lengths[0] * (look.before + look.lengths[0]) for look in lookups if look.before)
+        micro = Micro(tokens // 2, 4, exchanged=rows_ % 4 != 0, fused_norm=False, fused_swiglu=False)
+        planned = chunk_bytes(shape, Sizes(1, 1, 1, 2, 1), micro, recompute, first=True, last=True)  # type: ignore[arg-type]
+        planned += 4 * masks * shape.num_layers if recompute == "none" else 0
+        assert saved_activations(run, shape, 2, rank) == [planned]

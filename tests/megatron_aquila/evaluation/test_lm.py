@@ -224,7 +224,7 @@ def ours(path: str, questions: dict[str, Any], pack_tokens: int, batch_size: int
 LAYOUTS: dict[str, tuple[int, int, int, dict[str, Any]]] = {
     "one rank": (1, 4096, 32, {}),
     "one rank, one by one": (1, 1, 1, {}),
-    "TP2 SP": (2, 100, 4, {"tensor_parallel": 2, "sequence_parallel": True}),
+    "TP2 SP": (2, 300, 12, {"tensor_parallel": 2, "sequence_parallel": True}),
     "PP2": (2, 64, 2, {"pipeline_parallel": 2}),
     "DP2": (2, 300, 3, {"data_parallel": 2}),
     "TP2 PP2": (4, 200, 16, {"tensor_parallel": 2, "pipeline_parallel": 2}),
