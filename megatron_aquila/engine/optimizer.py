@@ -151,7 +151,9 @@ def release(chunks: Sequence[DataParallel], optimizer: MegatronOptimizer) -> Non
             tensors += group["params"]
         inner.optimizer.state.clear()
     for tensor in tensors:
-        to_local(tensor.detach()).untyped_storage().resize_(0)
+        storage = to_local(tensor.detach()).untyped_storage()
+        if storage.resizable():  # others look into memory that somebody else owns
+            storage.resize_(0)
 
 
 class OptimizerState:

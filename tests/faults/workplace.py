@@ -126,6 +126,10 @@ class Workplace:
                 merged = {"data__cache": str(self.directory / "cache"), **_TEXT, **merged}
                 return recipe(self._corpus, output, **merged)
             merged = {"data__cache": str(self.directory / f"cache-{stage}"), **merged}
+            if stage == "dpo":
+                # What both answers of a pair have cancels in the gradient, but for its rounding, which Adam takes for a
+                # direction: a step of the learning rate must be small beside the tolerance, or it is met by luck.
+                merged["optimizer__lr"] = 1e-4
             return conversation_recipe(self._conversations, output, stage, **merged)
 
     def start(

@@ -11,6 +11,7 @@ import torch
 
 from megatron_aquila.config import RunConfig
 from megatron_aquila.engine.device import choose_device
+from megatron_aquila.engine.fsdp import to_local
 from megatron_aquila.engine.parallel import parallel_world
 from tests.megatron_aquila.corpora import recipe
 from tests.world import world
@@ -22,8 +23,7 @@ def alive() -> int:
     storages = {}
     for thing in gc.get_objects():
         if isinstance(thing, torch.Tensor) and thing.layout is torch.strided and type(thing).__name__ != "FakeTensor":
-            local = thing.to_local() if hasattr(thing, "to_local") else thing
-            storage = local.untyped_storage()
+            storage = to_local(thing.detach()).untyped_storage()
             storages[storage._cdata] = storage.nbytes()
     return sum(storages.values())
 
