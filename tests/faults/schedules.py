@@ -101,7 +101,7 @@ SCENARIOS = [
         "times a run; goes on on the same or another layout (TP, SP, PP, VPP, DP, ZeRO-1, ZeRO-3, CP); cpt, sft, dpo",
         random_schedule,
         _STAGES,
-        (0, 3, 7),
+        (0, 3),
         "goes on from the last checkpoint; losses and weights as without the kill, every sample once (ledger)",
     ),
     Scenario(

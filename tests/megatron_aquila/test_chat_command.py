@@ -119,7 +119,11 @@ def test_ctrl_c_stops_an_answer_and_not_the_program(
 
     output = Interrupting()
     monkeypatch.setattr(sys, "stdout", output)
-    _talk(models / "hostile", "x\n/help\n/nothing\n/exit\nnever asked\n", monkeypatch, terminal=True)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born deaf to it
+    try:
+        _talk(models / "hostile", "x\n/help\n/nothing\n/exit\nnever asked\n", monkeypatch, terminal=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
     noted = capsys.readouterr().err
     assert "(stopped)" in noted and HELP in noted and "there is no command '/nothing'" in noted
     assert "␛" in output.getvalue() and "头" not in output.getvalue()
