@@ -14,12 +14,10 @@ from megatron_aquila.cli_judge import app as judge_app
 from megatron_aquila.cli_plan import plan
 from megatron_aquila.cli_release import chat, export
 from megatron_aquila.cli_report import report
-from megatron_aquila.errors import AquilaError
+from megatron_aquila.errors import USER_ERROR, AquilaError
 
 if TYPE_CHECKING:
     from megatron_aquila.config import RunConfig
-
-USER_ERROR = 2  # exit code: the user can mend it
 
 app = typer.Typer(
     name="aquila",

@@ -207,16 +207,7 @@ class DocumentAttention(torch.nn.Module):
         """`[T, H, D]` → `[T, H·D]`, in one call where there is a kernel for it."""
         if self.varlen is None:
             return self._documents(query, key, value, [end - start for start, end in pairwise(pack.bounds)])
-        return self.varlen(
-            query,
-            key,
-            value,
-            pack.cu_seqlens_q,
-            pack.max_seqlen_q,
-            scale=self.scale,
-            dropout=self.dropout if self.training else 0.0,
-            deterministic=self.deterministic,
-        ).flatten(1)
+        return self._at_once(query, key, value, varlen.Bounds(pack.cu_seqlens_q, pack.max_seqlen_q))
 
     def _in_context(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, pack: ContextPack
@@ -247,7 +238,18 @@ class DocumentAttention(torch.nn.Module):
         """One chunk, `[C, H, D]` → `[C, H·D]`, with the keys and values from its first document's start on."""
         if self.varlen is None:
             return self._documents(query, key, value, lookup.lengths, lookup.key_lengths)
-        queries, keys = bounds
+        return self._at_once(query, key, value, *bounds)
+
+    def _at_once(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        queries: varlen.Bounds,
+        keys: varlen.Bounds | None = None,
+    ) -> torch.Tensor:
+        """`[T, H, D]` → `[T, H·D]`, all documents in one call of the kernel."""
+        assert self.varlen is not None
         return self.varlen(
             query,
             key,

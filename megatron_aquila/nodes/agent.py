@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+from megatron_aquila.errors import DONE, TRY_AGAIN
 from megatron_aquila.nodes.meeting import Contact, JobEnded, Meeting, Nodes, Place
 from megatron_aquila.nodes.ranks import Ranks
-from megatron_aquila.nodes.verdict import DONE, TRY_AGAIN, Verdict, grace, judge, with_other_nodes
+from megatron_aquila.nodes.verdict import Verdict, grace, judge, with_other_nodes
 
 # to which; a terminal that is closed asks the ranks to save
 _PASSED_ON = {

@@ -6,7 +6,8 @@ import signal
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-DONE, USER_ERROR, TRY_AGAIN, HUNG = 0, 2, 75, 76  # the exit codes of a rank that mean something to its launcher
+from megatron_aquila.errors import DONE, HUNG, TRY_AGAIN, USER_ERROR
+
 FINAL = frozenset({DONE, USER_ERROR, TRY_AGAIN})  # starting the ranks again would not help, or is not wanted
 
 # Seconds that the other ranks have, after one ended so, to end by themselves: to save, to write their stacks.

@@ -104,12 +104,6 @@ def stage_bytes(run: RunConfig, shape: ModelShape, sizes: Sizes, stage: int, mic
     )
 
 
-def worst_stage(run: RunConfig, shape: ModelShape, sizes: Sizes, micro_batches: int) -> StageBytes:
-    """The stage that needs most."""
-    stages = (stage_bytes(run, shape, sizes, stage, micro_batches) for stage in range(sizes.pipeline))
-    return max(stages, key=lambda stage: stage.total)
-
-
 def available(memory: int) -> int:
     """Bytes of a GPU of `memory` bytes that a plan may fill."""
     return int(memory * (1 - RESERVE))

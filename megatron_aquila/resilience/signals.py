@@ -12,9 +12,8 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
-from megatron_aquila.errors import AquilaError
+from megatron_aquila.errors import TRY_AGAIN, AquilaError
 
-TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 # Slurm signals every process of a step, and the launcher in it passes on what it gets: one request, two signals.
 SAME_REQUEST = 2.0  # seconds

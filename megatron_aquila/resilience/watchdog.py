@@ -32,9 +32,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from megatron_aquila.errors import HUNG
+
 FOLDER = "ranks"
 HANG = "HANG"
-EXIT_CODE = 76
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +182,7 @@ class Watchdog:
             _bounded(self._wake_neighbours, ends - time.monotonic())
             time.sleep(max(ends - time.monotonic(), 0.0))
         finally:
-            os._exit(EXIT_CODE)
+            os._exit(HUNG)
 
     def _follow(self) -> None:
         """Another rank hangs: write this one's stack, and end when the time for that is over."""
@@ -192,7 +193,7 @@ class Watchdog:
             _bounded(self._wake_neighbours, self._grace / 2)
             time.sleep(max(ends - time.monotonic(), 0.0))
         finally:
-            os._exit(EXIT_CODE)
+            os._exit(HUNG)
 
     def _announce(self, phase: _Phase, seconds: float) -> bool:
         """Write HANG; false where another rank has been quicker."""
@@ -205,7 +206,7 @@ class Watchdog:
     def _sentence(self, phase: _Phase, seconds: float, recorded: bool) -> str:
         return (
             f"rank {self._rank} was stuck in {phase.name!r} of step {phase.step} for {seconds:.0f} s and is ended with "
-            f"exit code {EXIT_CODE}: what every rank was doing is in {self._folder}/rank-*.stack"
+            f"exit code {HUNG}: what every rank was doing is in {self._folder}/rank-*.stack"
             f"{'' if recorded else ' as far as that can be written, and of this rank above'}; if it was only slow, "
             f"give it more than {phase.timeout:g} s (resilience.step_timeout, resilience.save_timeout)\n"
         )

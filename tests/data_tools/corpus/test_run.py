@@ -63,10 +63,6 @@ def documents(output: Path, stage: str) -> list[dict[str, Any]]:
     return found
 
 
-def kept_ids(output: Path) -> set[str]:
-    return {document["id"].split("#")[0] for stage in ("stage1", "stage2") for document in documents(output, stage)}
-
-
 def test_every_record_is_accounted_for(corpus: Path) -> None:
     funnel = funnel_of(corpus / "out")
     read = funnel["read"]

@@ -12,8 +12,6 @@ from megatron_aquila.errors import ConfigError
 from tests.megatron_aquila.engine.runs import LENGTH, TINY, Engine, rows, tiny_run
 from tests.world import world
 
-SHARDINGS = ("none", "optimizer", "full")
-
 
 def held_by_a_real_rank(**changes: Any) -> dict[str, int]:
     """Bytes after a step on this rank of a real world: weights, main gradients, Adam's moments and float32 values."""

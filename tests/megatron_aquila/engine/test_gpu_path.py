@@ -228,8 +228,10 @@ def reference(
     scale: float | None,
     dropout: float,
     deterministic: bool,
+    keys: varlen.Bounds | None = None,
 ) -> torch.Tensor:
     """A `varlen.Kernel` by the definition, in float64, with one mask for the pack."""
+    assert keys is None
     lengths = cu_seqlens.diff()
     assert cu_seqlens.dtype == torch.int32 and int(lengths.max()) == longest and dropout == 0.0
     group = query.shape[1] // key.shape[1]
