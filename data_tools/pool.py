@@ -84,10 +84,11 @@ class Pool(Generic[Task, Result]):
             return self._run_here(tasks, on_progress), [sha256_file(path) for path in hash_files]
         for slot in range(self._workers):
             self._progress[slot] = 0
-        done = [self._executor.submit(_do, task) for task in tasks]
-        hashed = [self._executor.submit(sha256_file, path) for path in hash_files]
-        pending: set[Future[Any]] = {*done, *hashed}
+        pending: set[Future[Any]] = set()
         try:
+            done = [self._executor.submit(_do, task) for task in tasks]  # raises if a worker died while all were idle
+            hashed = [self._executor.submit(sha256_file, path) for path in hash_files]
+            pending = {*done, *hashed}
             while pending:
                 finished, pending = wait(pending, _POLL_SECONDS, FIRST_COMPLETED)
                 for future in finished:

@@ -460,7 +460,7 @@ class Trainer:
                 sink.write(self.step, values)
 
     def release(self) -> None:
-        """Give the memory of weights, gradients and optimizer back; nothing can be done with this object afterwards."""
+        """Let go of weights, gradients and optimizer state; nothing can be done with this object afterwards."""
         release(self.chunks, self.optimizer)
 
     def close(self) -> None:

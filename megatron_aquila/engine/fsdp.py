@@ -71,15 +71,6 @@ class FullySharded(FullyShardedDataParallel):
     def _gather(self, parameters: list[torch.nn.Parameter]) -> None:
         self.module.all_gather_and_wait_parameters_ready(params=parameters)
 
-    def held_memory(self) -> list[torch.Tensor]:
-        """The buffers of this rank's parts of weights, float32 weights and gradients."""
-        buffers = [
-            buffer
-            for group in self.param_and_grad_buffer.parameter_groups
-            for buffer in (group.model_weight_buffer, group.main_weight_buffer, group.main_grad_buffer)
-        ]
-        return [buffer.data for buffer in buffers if buffer is not None and buffer.data is not None]
-
     def release_weights(self) -> None:
         """Wait for gathers under way and let go of everything gathered. An optimizer step leaves one under way, for a
         forward that may not come: the process group must not end beneath it."""

@@ -130,30 +130,19 @@ def gather_parameters(chunks: Sequence[DataParallel]) -> None:
 
 
 def release(chunks: Sequence[DataParallel], optimizer: MegatronOptimizer) -> None:
-    """Give back the memory of weights, gradients and optimizer state, whoever still refers to it. All ranks call it.
+    """Let go of weights, gradients and optimizer state, so that deleting the last reference frees them.
 
-    Megatron's gradient hooks keep a model alive, in a circle that passes through C++ and that no collection finds.
+    All ranks call it; nothing can be done with the objects afterwards. Autograd's hooks hold Megatron's wrappers, and
+    these the hooks, in a circle through C++ that no collection finds: emptied wrappers hold nothing.
     """
-    gather_parameters(chunks)  # no exchange may be under way that writes into what is given back
-    tensors: list[torch.Tensor] = []
+    gather_parameters(chunks)  # the process group must not end beneath an exchange under way
     for chunk in chunks:
-        for parameter in chunk.parameters():
-            tensors += [tensor for tensor in (parameter, parameter.grad) if tensor is not None]
         if isinstance(chunk, FullySharded):
-            tensors += chunk.held_memory()
-        else:
-            for buffer in chunk.buffers + chunk.expert_parallel_buffers:
-                tensors += [data for data in (buffer.param_data, buffer.grad_data) if data is not None]
+            chunk.module.__dict__.clear()
+        chunk.__dict__.clear()
     for inner in chained(optimizer):
-        for state in inner.optimizer.state.values():
-            tensors += [value for value in state.values() if isinstance(value, torch.Tensor)]
-        for group in inner.optimizer.param_groups:
-            tensors += group["params"]
-        inner.optimizer.state.clear()
-    for tensor in tensors:
-        storage = to_local(tensor.detach()).untyped_storage()
-        if storage.resizable():  # others look into memory that somebody else owns
-            storage.resize_(0)
+        inner.optimizer.__dict__.clear()
+        inner.__dict__.clear()
 
 
 class OptimizerState:

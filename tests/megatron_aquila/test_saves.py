@@ -36,11 +36,11 @@ class Weights:
         self.copied()(folder)
 
     def copied(self) -> Callable[[Path], None]:
-        value = self.value.clone()
+        value, disk, fails = self.value.clone(), self.disk, self.fails
 
         def write(folder: Path) -> None:
-            assert self.disk.wait(60)
-            if self.fails:
+            assert disk.wait(60)
+            if fails:
                 raise OSError(errno.ENOSPC, "No space left on device")
             write_shards(shard_path(folder, self.rank), [Shard(f"weight.{self.rank}", (2,), (0,), value)])
 
