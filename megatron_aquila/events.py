@@ -11,7 +11,9 @@ event: "start" or "resume" (seconds: of making data, model and optimizer ready),
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -65,6 +67,22 @@ class EventLog:
         began = time.perf_counter()
         yield
         self.training_seconds += time.perf_counter() - began
+
+    @property
+    def is_displaced(self) -> bool:
+        """Whether another process has begun in this folder since: it has put a file of its own in this one's place."""
+        if self._file is None:
+            return False
+        try:
+            there = Path(self._file.name).stat()
+        except FileNotFoundError:
+            return False
+        try:
+            return not os.path.samestat(there, os.fstat(self._file.fileno()))
+        except OSError as error:
+            if error.errno == errno.ESTALE:  # so NFS speaks of a file that another machine has replaced
+                return True
+            raise
 
     def close(self) -> None:
         if self._file is not None:

@@ -169,7 +169,7 @@ class Trainer:
             anomalies = layout.broadcast([event for event in past if event["event"] == "anomaly"])
             self.policy = Policy(run.resilience, self.events, anomalies, layout.is_main)
             self.saves = Saves(run, layout, self.snapshot, self.events, self.watchdog)
-            self.step_end = StepEnd(layout, self.ledger, self.saves, self._signals)
+            self.step_end = StepEnd(layout, self.ledger, self.events, self.saves, self._signals)
             self.sinks = metrics.open_sinks(run, self.step, self.total_steps) if layout.is_main else []
             for sink in self.sinks:
                 opened.callback(sink.close)

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from megatron_aquila.errors import AquilaError
+from megatron_aquila.manifest import write_flushed
 
 FILE = "ledger.jsonl"
 _START = ""  # the chain before the first line
@@ -84,9 +85,11 @@ class Ledger:
         if path is None or mode == "off":
             return
         self._chain, end = _head(path, step)
+        partial = path.with_suffix(".tmp")
         with _written(path):
-            path.touch()
-            os.truncate(path, end)
+            # Another file: a process of this run that has not noticed its end does not write between our lines.
+            write_flushed(partial, path.read_bytes()[:end] if end else b"")
+            partial.replace(path)
             self._file = path.open("ab", buffering=0)
 
     def write(self, step: int, samples: Sequence[tuple[int, ...]], trained: int, *, skipped: bool = False) -> None:

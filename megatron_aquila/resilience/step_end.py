@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from megatron_aquila.errors import TrainingError
+from megatron_aquila.events import EventLog
 from megatron_aquila.resilience.ledger import Ledger, fingerprint
 from megatron_aquila.resilience.signals import StopSignals
 from megatron_aquila.saves import Saves
@@ -32,10 +34,12 @@ def _named(signals: StopSignals, stops: int) -> str:
 
 
 class StepEnd:
-    """Whether any rank was asked to stop, whether all have written their part of a save, and what was trained on."""
+    """Whether any rank was asked to stop, all have written their part of a save, the folder is still this process's,
+    and what was trained on.
+    """
 
-    def __init__(self, layout: Layout, ledger: Ledger, saves: Saves, signals: StopSignals) -> None:
-        self._layout, self._ledger, self._saves, self._signals = layout, ledger, saves, signals
+    def __init__(self, layout: Layout, ledger: Ledger, events: EventLog, saves: Saves, signals: StopSignals) -> None:
+        self._layout, self._ledger, self._events, self._saves, self._signals = layout, ledger, events, saves, signals
 
     def settle(self, step: int, samples: Sequence[Sample], own: Sequence[Sample] | None) -> Settled:
         """Write the ledger's line, and settle how to go on.
@@ -46,14 +50,20 @@ class StepEnd:
 
         Raises:
             LedgerError: what the ranks computed with is not what the step has.
+            TrainingError: another process has begun to train in this folder.
         """
         layout = self._layout
         # Of the ranks that share a replica one speaks for all.
         is_silent = own is None or layout.tensor_rank or layout.pipeline_rank or layout.context_rank
         trained = 0 if is_silent else fingerprint(own or ())
-        stops, unwritten, trained = layout.total(
-            [int(self._signals.received is not None), self._saves.unwritten, trained]
+        stops, unwritten, trained, displaced = layout.total(
+            [int(self._signals.received is not None), self._saves.unwritten, trained, int(self._events.is_displaced)]
         )
+        if displaced:
+            raise TrainingError(
+                f"another process has begun to train in the same folder, so this one ends, at step {step}: its "
+                "checkpoints are sound, and the other one goes on from the last that it found"
+            )
         if own is None:
             self._ledger.write(step, samples, fingerprint(samples), skipped=True)
         else:

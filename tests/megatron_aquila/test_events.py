@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -130,7 +132,31 @@ def test_nothing_is_written_of_what_failed_nor_by_other_ranks(tmp_path: Path) ->
     assert events.read(tmp_path / events.FILE) == []
     silent = EventLog(None, 0)
     silent.write("start", 0)
+    assert not silent.is_displaced
     silent.close()
+
+
+def test_the_process_that_begins_last_has_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / events.FILE
+    first = EventLog(path, 0)
+    first.write("start", 0)
+    assert not first.is_displaced
+    second = EventLog(path, 0)
+    assert first.is_displaced and not second.is_displaced
+    first.write("saved", 1)
+    second.write("resume", 1)
+    assert [event["event"] for event in events.read(path)] == ["start", "resume"]
+
+    def stale(descriptor: int) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fstat", stale)
+        assert second.is_displaced, "NFS: another machine has replaced it"
+    path.unlink()
+    assert not second.is_displaced, "nobody has begun"
+    first.close()
+    second.close()
 
 
 def test_a_killed_run_is_accounted_for(corpus: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from megatron_aquila import checkpoint, events, metrics, trainer
 from megatron_aquila.config import RunConfig
 from megatron_aquila.engine.device import choose_device
 from megatron_aquila.engine.parallel import parallel_world
+from megatron_aquila.errors import TrainingError
 from megatron_aquila.events import goodput
 from megatron_aquila.resilience import ledger
 from megatron_aquila.resilience.ledger import LedgerError
@@ -102,6 +103,37 @@ def test_asked_in_an_evaluation_it_is_broken_off_and_made_again(
     assert (best.step, best.state["best"]) == (expected.step, expected.state["best"])
     evaluated = [record["step"] for record in metrics.read(run.output / metrics.FILE) if "validation/loss" in record]
     assert evaluated == [2, 4]
+
+
+# -- two processes in one folder -----------------------------------------------------------------------------
+
+
+def train_beside(run: RunConfig) -> str:
+    """Train; a second run of the same recipe begins, and ends, while the third step of the first is under way."""
+    with parallel_world(run, choose_device("cpu")) as layout:
+        first = Trainer(run, torch.device("cpu"), layout)
+        step = first._train_step
+
+        def stepping() -> dict[str, float]:
+            if first.step == 2:
+                second = Trainer(run, torch.device("cpu"), layout)
+                second.run()
+                second.close()
+            return step()
+
+        first._train_step = stepping  # type: ignore[method-assign]
+        with pytest.raises(TrainingError) as refused:
+            first.run()
+        first.close()
+        return str(refused.value)
+
+
+def test_of_two_processes_in_one_folder_the_last_to_begin_goes_on(corpus: Path, whole: Path, tmp_path: Path) -> None:
+    run = recipe(corpus, tmp_path / "run", **_CHANGES)
+    for said in world(2, train_beside, run=run):
+        assert "another process has begun to train in the same folder" in said and "at step 3" in said
+    assert_same_run(run.output, whole, steps=4)
+    assert ledger.verify(run.output / ledger.FILE) == []
 
 
 # -- going back ---------------------------------------------------------------------------------------------

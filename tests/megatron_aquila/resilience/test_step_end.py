@@ -9,6 +9,8 @@ from typing import Any
 import torch.distributed as dist
 
 from megatron_aquila.engine.parallel import Layout
+from megatron_aquila.errors import TrainingError
+from megatron_aquila.events import EventLog
 from megatron_aquila.resilience import ledger
 from megatron_aquila.resilience.ledger import Ledger, LedgerError
 from megatron_aquila.resilience.signals import StopSignals
@@ -38,7 +40,9 @@ def layout_of(tensor: int, pipeline: int, context: int) -> Layout:
 
 
 def settle_steps(path: Path, tensor: int = 1, pipeline: int = 1, context: int = 1) -> dict[str, Any]:
-    """Steps 1 to 4; in 2 the last rank was asked to stop and rank 0 still writes, 3 is left out, in 4 one is lost."""
+    """Steps 1 to 5; in 2 the last rank was asked to stop and rank 0 still writes, 3 is left out, in 4 one is lost,
+    before the end of 5 another process begins in the folder.
+    """
     dist.init_process_group("gloo")
     try:
         layout = layout_of(tensor, pipeline, context)
@@ -46,7 +50,8 @@ def settle_steps(path: Path, tensor: int = 1, pipeline: int = 1, context: int = 
         saves: Any = SimpleNamespace(unwritten=0)
         signals = StopSignals()
         record = Ledger(path if layout.is_main else None, 0, "ids")
-        end = StepEnd(layout, record, saves, signals)
+        log = EventLog(path.with_name("events") if layout.is_main else None, 0)
+        end = StepEnd(layout, record, log, saves, signals)
         found: dict[str, Any] = {1: end.settle(1, SAMPLES, own), "asked 1": wanted_end(layout, signals)}
         is_last = layout.rank == layout.world_size - 1
         signals.received, saves.unwritten = "SIGUSR1" if is_last else None, int(layout.is_main)
@@ -57,7 +62,14 @@ def settle_steps(path: Path, tensor: int = 1, pipeline: int = 1, context: int = 
             end.settle(4, SAMPLES, own[1:] if layout.data_rank == 0 else own)
         except LedgerError as error:
             found[4] = str(error)
+        if layout.is_main:
+            EventLog(path.with_name("events"), 0).close()
+        try:
+            end.settle(5, SAMPLES, own)
+        except TrainingError as error:
+            found[5] = str(error)
         record.close()
+        log.close()
         return found
     finally:
         dist.destroy_process_group()
@@ -70,6 +82,7 @@ def assert_settled(path: Path, size: int, **layout: int) -> None:
         assert (found[2], found["asked 2"]) == ((name, False), name)
         assert found[3] == ("", True)
         assert "step 4: the ranks did not train on the 4 samples" in found[4]
+        assert "another process has begun to train in the same folder" in found[5] and "step 5" in found[5]
     lines = ledger.read(path)
     assert [(line["step"], line.get("skipped", False)) for line in lines] == [(1, False), (2, False), (3, True)]
     assert all(line["ids"] == [list(sample) for sample in SAMPLES] for line in lines)
