@@ -51,16 +51,13 @@ def packed_sequences(
 
     positions: for `DocumentAttention`; without, the layers are Transformer Engine's.
     """
-    bounds = torch.tensor(cu_seqlens, dtype=torch.int32)
-    if device.type == "cuda":  # from pageable memory the copy would wait for the device
-        bounds = bounds.pin_memory().to(device, non_blocking=True)
-    longest = max(end - start for start, end in pairwise(cu_seqlens))
+    bounds = varlen.bounds([end - start for start, end in pairwise(cu_seqlens)], device)
     return Pack(
         qkv_format="thd" if positions is None else None,
-        cu_seqlens_q=bounds,
-        cu_seqlens_kv=bounds,
-        max_seqlen_q=longest,
-        max_seqlen_kv=longest,
+        cu_seqlens_q=bounds.cu_seqlens,
+        cu_seqlens_kv=bounds.cu_seqlens,
+        max_seqlen_q=bounds.longest,
+        max_seqlen_kv=bounds.longest,
         bounds=cu_seqlens,
         labelled=labelled,
         positions=positions,
@@ -207,7 +204,8 @@ class DocumentAttention(torch.nn.Module):
         """`[T, H, D]` → `[T, H·D]`, in one call where there is a kernel for it."""
         if self.varlen is None:
             return self._documents(query, key, value, [end - start for start, end in pairwise(pack.bounds)])
-        return self._at_once(query, key, value, varlen.Bounds(pack.cu_seqlens_q, pack.max_seqlen_q))
+        bounds = varlen.Bounds(pack.cu_seqlens_q, pack.max_seqlen_q)
+        return self._at_once(query, key, value, bounds, bounds)
 
     def _in_context(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, pack: ContextPack
@@ -246,7 +244,7 @@ class DocumentAttention(torch.nn.Module):
         key: torch.Tensor,
         value: torch.Tensor,
         queries: varlen.Bounds,
-        keys: varlen.Bounds | None = None,
+        keys: varlen.Bounds,
     ) -> torch.Tensor:
         """`[T, H, D]` → `[T, H·D]`, all documents in one call of the kernel."""
         assert self.varlen is not None
@@ -254,12 +252,11 @@ class DocumentAttention(torch.nn.Module):
             query,
             key,
             value,
-            queries.cu_seqlens,
-            queries.longest,
+            queries,
+            keys,
             scale=self.scale,
             dropout=self.dropout if self.training else 0.0,
             deterministic=self.deterministic,
-            keys=keys,
         ).flatten(1)
 
     def _spans(

@@ -5,7 +5,7 @@ and the package flash-attn. Both are the same algorithm, FlashAttention 2 (arXiv
 kept, and no token of another document is looked at. Where neither can be used, `engine/attention.py` calls torch's
 scaled dot product once a document. Which it is follows from `choose`, and is said at the start of a run.
 
-Axes: T tokens of a pack, H query heads, G key/value heads, D head, N documents.
+Axes: T tokens of a pack, S those of its keys, H query heads, G key/value heads, D head, N documents.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ def bounds(lengths: Sequence[int], device: torch.device) -> Bounds:
 
 
 class Kernel(Protocol):
-    """`query [T, H, D]`, `key` and `value [T, G, D]` → `[T, H, D]`; `cu_seqlens [N + 1]` int32 on the same device,
-    `longest` tokens of the longest document, `dropout` a probability. Differentiable.
+    """`query [T, H, D]`, `key` and `value [S, G, D]` → `[T, H, D]`; `dropout` a probability. Differentiable.
 
-    keys: the documents of key and value, where the queries are the last tokens of them only; else they are alike.
+    queries, keys: where the documents lie in `query`, and in `key` and `value`; a document's queries are its last
+    tokens, or all.
     """
 
     def __call__(
@@ -52,13 +52,12 @@ class Kernel(Protocol):
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        cu_seqlens: torch.Tensor,
-        longest: int,
+        queries: Bounds,
+        keys: Bounds,
         *,
         scale: float | None,
         dropout: float,
         deterministic: bool,
-        keys: Bounds | None = None,
     ) -> torch.Tensor: ...
 
 
@@ -66,13 +65,12 @@ def torch_varlen(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    cu_seqlens: torch.Tensor,
-    longest: int,
+    queries: Bounds,
+    keys: Bounds,
     *,
     scale: float | None,
     dropout: float,
     deterministic: bool,
-    keys: Bounds | None = None,
 ) -> torch.Tensor:
     """torch's own. It has no dropout; its backward is deterministic where torch is asked to be."""
     from torch.nn.attention.varlen import varlen_attn
@@ -85,10 +83,10 @@ def torch_varlen(
         query,
         key,
         value,
-        cu_seqlens,
-        cu_seqlens if keys is None else keys.cu_seqlens,
-        longest,
-        longest if keys is None else keys.longest,
+        queries.cu_seqlens,
+        keys.cu_seqlens,
+        queries.longest,
+        keys.longest,
         scale=scale,
         window_size=(-1, 0),  # causal
         enable_gqa=query.shape[1] != key.shape[1],
@@ -101,13 +99,12 @@ def flash_attn_varlen(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    cu_seqlens: torch.Tensor,
-    longest: int,
+    queries: Bounds,
+    keys: Bounds,
     *,
     scale: float | None,
     dropout: float,
     deterministic: bool,
-    keys: Bounds | None = None,
 ) -> torch.Tensor:
     """The package flash-attn, from 2.4.1 on, which has dropout too."""
     from flash_attn import flash_attn_varlen_func
@@ -116,10 +113,10 @@ def flash_attn_varlen(
         query,
         key,
         value,
-        cu_seqlens,
-        cu_seqlens if keys is None else keys.cu_seqlens,
-        longest,
-        longest if keys is None else keys.longest,
+        queries.cu_seqlens,
+        keys.cu_seqlens,
+        queries.longest,
+        keys.longest,
         dropout_p=dropout,
         softmax_scale=scale,
         causal=True,

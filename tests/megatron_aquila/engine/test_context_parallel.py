@@ -18,6 +18,7 @@ from megatron_aquila import metrics
 from megatron_aquila.checkpoint import open_checkpoint
 from megatron_aquila.config import check_layout
 from megatron_aquila.engine.context import ExchangePlan, chunks_of
+from megatron_aquila.engine.varlen import Bounds
 from megatron_aquila.launch import processes_needed
 from tests.megatron_aquila.engine.runs import LENGTH, Engine, rows, tiny_run
 from tests.megatron_aquila.test_conversations import first_gradients, global_gradients
@@ -107,9 +108,9 @@ def whole_inputs(lengths: list[int]) -> list[torch.Tensor]:
 def documents_of(attention: Any) -> Any:
     """What stands on the CPU for a kernel that takes all documents in one call (`engine/varlen.py`)."""
 
-    def kernel(query: Any, key: Any, value: Any, cu_seqlens: Any, longest: int, *, keys: Any, **_: Any) -> torch.Tensor:
-        assert longest == cu_seqlens.diff().max() and keys.longest == keys.cu_seqlens.diff().max()
-        lengths = [cu_seqlens.diff().tolist(), keys.cu_seqlens.diff().tolist()]
+    def kernel(query: Any, key: Any, value: Any, queries: Bounds, keys: Bounds, **_: Any) -> torch.Tensor:
+        lengths = [bounds.cu_seqlens.diff().tolist() for bounds in (queries, keys)]
+        assert [queries.longest, keys.longest] == list(map(max, lengths))
         out: torch.Tensor = attention._documents(query, key, value, *lengths)
         return out.unflatten(1, (HEADS, HEAD))
 

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -222,18 +221,17 @@ def reference(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    cu_seqlens: torch.Tensor,
-    longest: int,
+    queries: varlen.Bounds,
+    keys: varlen.Bounds,
     *,
     scale: float | None,
     dropout: float,
     deterministic: bool,
-    keys: varlen.Bounds | None = None,
 ) -> torch.Tensor:
-    """A `varlen.Kernel` by the definition, in float64, with one mask for the pack."""
-    assert keys is None
-    lengths = cu_seqlens.diff()
-    assert cu_seqlens.dtype == torch.int32 and int(lengths.max()) == longest and dropout == 0.0
+    """A `varlen.Kernel` by the definition, in float64, with one mask for the pack, whose keys are all there."""
+    assert keys is queries
+    lengths = queries.cu_seqlens.diff()
+    assert queries.cu_seqlens.dtype == torch.int32 and int(lengths.max()) == queries.longest and dropout == 0.0
     group = query.shape[1] // key.shape[1]
     q, k, v = query.double(), *(x.double().repeat_interleave(group, dim=1) for x in (key, value))
     document = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths.long())
@@ -311,13 +309,13 @@ def test_torchs_kernel_takes_our_arguments() -> None:
 
     with FakeTensorMode():
         query, key = torch.empty(48, 8, 64, dtype=torch.bfloat16), torch.empty(48, 2, 64, dtype=torch.bfloat16)
-        bounds = torch.empty(4, dtype=torch.int32)
-        out = varlen.torch_varlen(query, key, key, bounds, 20, scale=None, dropout=0.0, deterministic=False)
+        bounds = varlen.Bounds(torch.empty(4, dtype=torch.int32), 20)
+        out = varlen.torch_varlen(query, key, key, bounds, bounds, scale=None, dropout=0.0, deterministic=False)
     assert out.shape == query.shape and out.dtype == query.dtype
     with pytest.raises(ValueError, match="no dropout"):
-        varlen.torch_varlen(query, key, key, bounds, 20, scale=None, dropout=0.1, deterministic=False)
+        varlen.torch_varlen(query, key, key, bounds, bounds, scale=None, dropout=0.1, deterministic=False)
     with pytest.raises(ValueError, match="use_deterministic_algorithms"):
-        varlen.torch_varlen(query, key, key, bounds, 20, scale=None, dropout=0.0, deterministic=True)
+        varlen.torch_varlen(query, key, key, bounds, bounds, scale=None, dropout=0.0, deterministic=True)
 
 
 def test_compiled_parts_give_the_same_numbers(expected: Any) -> None:
@@ -401,9 +399,7 @@ def test_kernels_against_float64(name: str, heads: int, groups: int, width: int,
     if name not in varlen.available():
         pytest.skip(f"{name} is not installed")
     generator = torch.Generator("cuda").manual_seed(0)
-    bounds = [0, 1, 130, 257, 700, 1024]
-    cu_seqlens = torch.tensor(bounds, dtype=torch.int32, device="cuda")
-    longest = max(end - start for start, end in pairwise(bounds))
+    bounds = varlen.bounds([1, 129, 127, 443, 324], torch.device("cuda"))
 
     def random(count: int) -> torch.Tensor:
         return torch.randn(1024, count, width, device="cuda", generator=generator).to(dtype).requires_grad_()
@@ -413,7 +409,7 @@ def test_kernels_against_float64(name: str, heads: int, groups: int, width: int,
     answers = []
     for kernel in (reference, varlen.KERNELS[name]):
         torch.use_deterministic_algorithms(False)
-        out = kernel(*leaves, cu_seqlens, longest, scale=None, dropout=0.0, deterministic=False)
+        out = kernel(*leaves, bounds, bounds, scale=None, dropout=0.0, deterministic=False)
         answers.append([out, *torch.autograd.grad((out * upstream).sum(), leaves)])
     tolerance = 3e-2 if dtype == torch.bfloat16 else 4e-3
     for exact, found in zip(*answers):
