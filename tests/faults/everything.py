@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.faults import disks, hangs, nodes, numbers, preemption, saves, schedules
+from tests.faults import disks, hangs, nodes, numbers, preemption, saves, schedules, twins
 from tests.faults.harness import Result, Scenario, row
 from tests.faults.workplace import Workplace
 
@@ -21,6 +21,7 @@ SCENARIOS: list[Scenario] = [
     *numbers.SCENARIOS,
     *disks.SCENARIOS,
     *nodes.SCENARIOS,
+    *twins.SCENARIOS,
 ]
 
 
