@@ -4,7 +4,7 @@
 
 calls `train_twenty_steps(tensor_parallel=2, pipeline_parallel=2)` in four processes with the environment of torchrun
 and returns the four results in rank order. Importing Megatron takes seconds, so one process does it, the ranks are
-forked from it, and they are kept.
+forked from it, and they are kept for the other tests of a file: what tests leave behind in a process slows it down.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -29,6 +30,7 @@ from unittest import mock
 from megatron_aquila.launch import visible_gpus
 
 _TIMEOUT_SECONDS = 240
+_TQDM = "tqdm_monitor"  # of transformers' progress bars, one for good
 
 
 class WorldError(AssertionError):
@@ -55,6 +57,7 @@ class _Worker:
 
 
 _workers: list[_Worker] = []
+_file = ""  # of the tests that they are kept for
 
 
 def world(size: int, function: Callable[..., Any], /, **arguments: Any) -> list[Any]:
@@ -63,8 +66,11 @@ def world(size: int, function: Callable[..., Any], /, **arguments: Any) -> list[
     Raises:
         WorldError: a rank raised, died or took too long. The processes are started anew for the next call.
     """
-    if not all(worker.process.is_alive() for worker in _workers):  # one was killed after its last call
+    global _file
+    file = os.environ.get("PYTEST_CURRENT_TEST", "").partition("::")[0]
+    if file != _file or not all(worker.process.is_alive() for worker in _workers):  # one was killed after its last call
         _stop()
+        _file = file
     while len(_workers) < size:
         _workers.append(_Worker())
     port = next_port()
@@ -160,10 +166,14 @@ def _serve(connection: Connection, path: list[str]) -> None:
         except EOFError:
             return
         os.environ.update(environment)
+        before = set(threading.enumerate())
         try:
             function = importlib.import_module(module)
             for part in name.split("."):
                 function = getattr(function, part)
-            connection.send((False, function(**arguments)))  # type: ignore[operator]
+            value = function(**arguments)  # type: ignore[operator]
+            left = [thread.name for thread in set(threading.enumerate()) - before if thread.name != _TQDM]
+            assert not left, f"it has ended, and left threads that go on: {left}"
+            connection.send((False, value))
         except BaseException:  # noqa: BLE001 - whatever it was, the test must see it
             connection.send((True, traceback.format_exc()))

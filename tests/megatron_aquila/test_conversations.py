@@ -100,6 +100,7 @@ def first_gradients(data: str, output: str, stage: str, **changes: Any) -> Any:
     device = choose_device("cpu")
     with parallel_world(run, device) as layout:
         trainer = Trainer(run, device, layout)
+        trainer.close()
         clear_gradients(trainer.chunks, trainer.optimizer)
         report = trainer._run_schedule(trainer._micro_batches(trainer.train_data, 0), forward_only=False)
         blocks = [

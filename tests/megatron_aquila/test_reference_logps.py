@@ -169,7 +169,7 @@ def opened(data: str, output: str, **changes: Any) -> list[str]:
     device = choose_device("cpu")
     with mock.patch.object(start, "open_weights", wraps=start.open_weights) as opening:
         with parallel_world(run, device) as layout:
-            Trainer(run, device, layout)
+            Trainer(run, device, layout).close()
         return [str(call.args[1]) for call in opening.call_args_list]
 
 
