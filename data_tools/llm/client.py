@@ -1,9 +1,7 @@
 """Asking: many requests at once, results in the order of the requests."""
 
-import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator, Generator, Iterable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from typing import TYPE_CHECKING
 
 from data_tools.llm.blocking import blocking
@@ -11,6 +9,7 @@ from data_tools.llm.budget import BYTES_PER_TOKEN, CountTokens, Estimate, count_
 from data_tools.llm.cache import AnswerCache
 from data_tools.llm.config import ModelConfig
 from data_tools.llm.exchange import Account, Request, Result
+from data_tools.llm.in_order import in_order
 from data_tools.llm.session import Session
 
 if TYPE_CHECKING:
@@ -55,18 +54,9 @@ class LanguageModel:
         async with AsyncExitStack() as stack:
             session = Session(self.config, self.account, self._count)
             await session.open(stack)
-            tasks: deque[asyncio.Task[Result]] = deque()
-            try:
-                for request in requests:
-                    tasks.append(asyncio.create_task(session.result(request)))
-                    if len(tasks) >= _WINDOW * self.config.concurrency:
-                        yield await tasks.popleft()
-                while tasks:
-                    yield await tasks.popleft()
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+            asked = in_order(requests, session.result, _WINDOW * self.config.concurrency)
+            async for result in await stack.enter_async_context(aclosing(asked)):
+                yield result
 
     def estimate(self, requests: Iterable[Request]) -> Estimate:
         """The dry run: calls, tokens and cost that asking would take now, without a call."""

@@ -8,9 +8,8 @@ is in the audit, for a reader to see.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +19,7 @@ from data_tools.llm import Answer, AnswerCache, Estimate, Failure, LanguageModel
 from data_tools.llm.blocking import blocking
 from data_tools.llm.budget import count_by_bytes
 from data_tools.llm.exchange import request_key
+from data_tools.llm.in_order import in_order
 from data_tools.llm.session import Session
 from data_tools.preferences.author import (
     REFUSALS,
@@ -115,19 +115,9 @@ async def _outcomes(
         sessions = [Session(model.config, model.account, count_by_bytes) for model in (author, judge)]
         for session in sessions:
             await session.open(stack)
-        left = iter(candidates)
-        tasks: deque[asyncio.Task[Outcome]] = deque()
-        try:
-            while True:
-                while len(tasks) < window and (candidate := next(left, None)) is not None:
-                    tasks.append(asyncio.create_task(maker.outcome(candidate, *sessions)))
-                if not tasks:
-                    return
-                yield await tasks.popleft()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        made = in_order(candidates, lambda candidate: maker.outcome(candidate, *sessions), window)
+        async for outcome in await stack.enter_async_context(aclosing(made)):
+            yield outcome
 
 
 def prompt_digests(config: SubjectiveConfig) -> dict[str, str]:
