@@ -184,7 +184,7 @@ class Trainer:
         if self.step == 0 and self.stage.checks_start:
             self._check_start()
         if self.questions.without_start:
-            self._ask()
+            self._ask(save=False)
         if not self._measured:
             self._measure_and_save(save=False)
         self.throughput.restart()
@@ -216,8 +216,7 @@ class Trainer:
             self._report(evaluated)
             self.throughput.restart()
         if run.evaluation.asks_at(self.step, total):
-            self._heed_signals(save=True)
-            worse = self._ask()
+            worse = self._ask(save=True)
             self.throughput.restart()
         self.best, self._measured = best, True  # together: a stop before saves neither, and all is measured again
         halts = bool(worse) and run.evaluation.halt_when_worse and self.step < total
@@ -345,11 +344,16 @@ class Trainer:
                     sums[name] += value * report.count
         return {f"validation/{name}": total / count for name, total in sums.items()}
 
-    def _ask(self) -> str:
-        """Put the questions; what became worse of general ability, or nothing."""
+    def _ask(self, *, save: bool) -> str:
+        """Put the questions; what became worse of general ability, or nothing. `save`: before a signal ends the run."""
+
+        def part() -> AbstractContextManager[None]:
+            self._heed_signals(save=save)
+            return self._limited("questions", self.step)
+
         with self.events.timed("questions", self.step):
             gather_parameters(self.chunks)
-            standings = self.questions.ask(self.chunks, self.device, self.step)
+            standings = self.questions.ask(self.chunks, self.device, self.step, part)
         self._report({name: value for found in standings for name, value in found.metrics().items()})
         if self.layout.is_main:
             print("  ".join(["questions", *map(str, standings)]), flush=True)

@@ -16,7 +16,8 @@ import math
 import random
 import re
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 FOLDER = "questions"
 ALPHA = 0.01
 _DRAW = 0  # seed of `limit`: every run is asked the same
+_PART = 256  # questions that are scored at once: for so long a signal waits
 
 
 @dataclass(frozen=True)
@@ -175,17 +177,27 @@ class TrainingQuestions:
         """Whether some set was never asked."""
         return any(settings.name not in self._start for settings, _ in self._sets)
 
-    def ask(self, chunks: Sequence[torch.nn.Module], device: torch.device, step: int) -> list[Standing]:
-        """Put all sets to the model, whose weights must have been gathered; sets without a start have it now."""
-        from megatron_aquila.engine.scoring import TokenRequest, score
+    def ask(
+        self,
+        chunks: Sequence[torch.nn.Module],
+        device: torch.device,
+        step: int,
+        part: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> list[Standing]:
+        """Put all sets to the model, whose weights must have been gathered; sets without a start have it now.
 
-        requests = [
-            TokenRequest(context, continuation)
-            for _, asked in self._sets
-            for question in asked
-            for context, continuation in question.pairs
-        ]
-        scores = iter(score(chunks, requests, layout=self._layout, device=device, pack_tokens=self._pack_tokens))
+        Args:
+            part: entered around some hundred questions at a time; what it raises ends all, and nothing is kept.
+        """
+        from megatron_aquila.engine.scoring import TokenRequest, TokenScore, score
+
+        questions = [question for _, asked in self._sets for question in asked]
+        found: list[TokenScore] = []
+        for first in range(0, len(questions), _PART):
+            requests = [TokenRequest(*pair) for question in questions[first : first + _PART] for pair in question.pairs]
+            with part():
+                found += score(chunks, requests, layout=self._layout, device=device, pack_tokens=self._pack_tokens)
+        scores = iter(found)
         standings = []
         for settings, asked in self._sets:
             items = [choice_item(found.record, [next(scores).logp for _ in found.pairs]) for found in asked]

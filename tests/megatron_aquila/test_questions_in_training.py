@@ -23,6 +23,7 @@ from megatron_aquila.errors import AquilaError, ConfigError
 from megatron_aquila.evaluation.questions import load_set, probability, standing, steps_of
 from megatron_aquila.evaluation.results import Item, read_item_file
 from megatron_aquila.huggingface import export
+from tests.megatron_aquila.corpora import recipe
 from tests.megatron_aquila.test_resume import losses, run_training, weights
 from tests.world import world
 
@@ -113,6 +114,55 @@ def assert_same_training(one: Path, other: Path) -> None:
     expected = weights(other)
     for key, value in weights(one).items():
         assert torch.equal(value, expected[key]), key
+
+
+def stopped_in_questions(corpus: str, output: str, step: int, **changes: Any) -> str:
+    """Train; the last rank gets a signal when the second part of the questions of `step` is scored."""
+    from unittest import mock
+
+    from megatron_aquila.engine import scoring
+    from megatron_aquila.engine.device import choose_device
+    from megatron_aquila.engine.parallel import parallel_world
+    from megatron_aquila.evaluation import questions
+    from megatron_aquila.resilience.signals import Stopped, StopSignals
+    from megatron_aquila.trainer import Trainer
+
+    run = recipe(Path(corpus), Path(output), **changes)
+    with parallel_world(run, choose_device("cpu")) as layout:
+        signals = StopSignals()
+        trainer = Trainer(run, torch.device("cpu"), layout, signals)
+        parts, score = 0, scoring.score
+
+        def scored(*arguments: Any, **options: Any) -> Any:
+            nonlocal parts
+            parts += trainer.step == step
+            if parts == 2 and layout.rank == layout.world_size - 1:
+                signals.received = "SIGUSR1"
+            return score(*arguments, **options)
+
+        in_parts = mock.patch.multiple(questions, _PART=8), mock.patch.multiple(scoring, score=scored)
+        with in_parts[0], in_parts[1], pytest.raises(Stopped) as stopped:
+            trainer.run()
+        trainer.close()
+        assert parts == 2, "of four"
+        return str(stopped.value)
+
+
+@pytest.mark.parametrize(("step", "saved"), [(0, []), (2, [2])])
+def test_a_signal_breaks_them_off_and_they_are_put_again(
+    step: int, saved: list[int], corpus: Path, alone: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    settings = {"corpus": str(corpus), "output": str(output), **SHORT, **LAYOUTS["one"][1], **asked(corpus)}
+    [said] = world(1, stopped_in_questions, step=step, **settings)
+    assert f"stopped by SIGUSR1 after step {step} of 4" in said
+    assert sorted(int(path.name[5:]) for path in (output / "checkpoints").glob("step-*")) == saved
+    assert list(steps_of(output / "questions", "general")) == [0] * bool(step)
+    world(1, run_training, **settings)
+    assert list(steps_of(output / "questions", "general")) == [0, 2, 4]
+    assert losses(output) == losses(alone)
+    for path in (alone / "questions").glob("*step-[24].jsonl"):
+        assert (output / "questions" / path.name).read_bytes() == path.read_bytes()
 
 
 def test_scores_are_those_of_transformers_on_the_export(corpus: Path, alone: Path, tmp_path: Path) -> None:
