@@ -61,8 +61,8 @@ class StepEnd:
         )
         if displaced:
             raise TrainingError(
-                f"another process has begun to train in the same folder, so this one ends, at step {step}: its "
-                "checkpoints are sound, and the other one goes on from the last that it found"
+                f"another process has begun to train in the same folder (its events.jsonl is another file now), so "
+                f"this one ends, at step {step}: its checkpoints are sound, and the other goes on from the last"
             )
         if own is None:
             self._ledger.write(step, samples, fingerprint(samples), skipped=True)
