@@ -46,7 +46,10 @@ def main(task: Task) -> Result:
         before = time.perf_counter() - began
         ticks = _Ticks(Clock(), trainer.stage.sample_name)
         trainer.sinks = [ticks]
-        trainer.run()
+        try:
+            trainer.run()
+        finally:
+            trainer.close()
     if trainer.samples != task.samples:
         raise RuntimeError(f"{trainer.samples} samples were trained on, not {task.samples}")
     return ticks.clock.result(task.warm_up, sum(ticks.losses) / len(ticks.losses), before)
