@@ -182,7 +182,7 @@ def goodput(events: Sequence[Event], records: Sequence[Mapping[str, Any]]) -> Go
         if place + 1 == len(processes):
             continue
         following = processes[place + 1]
-        reached = max(following.events[0].get("reached") or 0, last["step"])
+        reached = max(following.events[0].get("reached") or 0, *(event["step"] for event in process.events))
         steps_repeated += max(reached - following.first_step, 0)
         if process.ended:  # asked to go on with a finished run: the time between is nobody's
             continue

@@ -30,7 +30,7 @@ from unittest import mock
 from megatron_aquila.launch import visible_gpus
 
 _TIMEOUT_SECONDS = 240
-_TQDM = "tqdm_monitor"  # of transformers' progress bars, one for good
+_OURS = ("watchdog", "save-")  # threads of the product; torch and transformers keep some for good
 
 
 class WorldError(AssertionError):
@@ -172,7 +172,7 @@ def _serve(connection: Connection, path: list[str]) -> None:
             for part in name.split("."):
                 function = getattr(function, part)
             value = function(**arguments)  # type: ignore[operator]
-            left = [thread.name for thread in set(threading.enumerate()) - before if thread.name != _TQDM]
+            left = [thread.name for thread in set(threading.enumerate()) - before if thread.name.startswith(_OURS)]
             assert not left, f"it has ended, and left threads that go on: {left}"
             connection.send((False, value))
         except BaseException:  # noqa: BLE001 - whatever it was, the test must see it

@@ -82,6 +82,13 @@ def test_killed_before_the_first_checkpoint_nothing_is_left_of_the_first_process
     assert goodput(twice, []) == Goodput(30, 10, pytest.approx(1 / 3), expected, 1, 7)
 
 
+def test_a_save_of_an_earlier_step_may_end_after_a_later_event() -> None:
+    back = [event(100, "start", 0, 0), event(108, "anomaly", 4, trained=8), event(109, "saved", 3, 1, trained=8)]
+    back += [event(110, "resume", 2, 1, reached=3), event(120, "end", 4, trained=4)]
+    expected = kinds(training=4 + 4, repeated=4, startup=1, saving=1, other=6)
+    assert goodput(back, []) == Goodput(20, 8, pytest.approx(0.4), expected, 1, 2)
+
+
 def test_a_run_under_way_is_followed_by_its_metrics() -> None:
     """Two reports of two and three steps since the last event."""
     records = [{"step": 4, "throughput/step_seconds": 9.0}, {"step": 10, "questions/general/accuracy": 0.5}]
