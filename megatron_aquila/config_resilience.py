@@ -15,8 +15,8 @@ class ResilienceConfig(Section):
 
     step_timeout: NonNegativeFloat = Field(
         default=1800.0,
-        description="seconds that a step, a batch of an evaluation or 256 questions may take; then every rank's stack "
-        "is written and the run ends with exit code 76; 0: no watchdog",
+        description="seconds that a step, a batch of an evaluation or some hundred questions may take; then every "
+        "rank's stack is written and the run ends with exit code 76; 0: no watchdog",
     )
     save_timeout: NonNegativeFloat = Field(
         default=3600.0, description="seconds that a save may take, likewise; 0: no watchdog"

@@ -125,6 +125,11 @@ class _Process:
         return step
 
     @property
+    def reached(self) -> int:
+        """Not the last event's step: of a save that ends late it is an earlier one."""
+        return max(event["step"] for event in self.events)
+
+    @property
     def began(self) -> float:
         return float(self.events[0]["time"] - self.events[0]["seconds"])
 
@@ -167,7 +172,7 @@ def goodput(events: Sequence[Event], records: Sequence[Mapping[str, Any]]) -> Go
         last = process.events[-1]
         trained = last["training_seconds"]
         good = trained if kept is None else process.training_until(max(kept, process.first_step))
-        tail = 0.0 if kept is not None or process.ended else _tail(last["step"], records)
+        tail = 0.0 if kept is not None or process.ended else _tail(process.reached, records)
         kinds["training"] += good + tail
         kinds["repeated"] += trained - good
         kinds["startup"] += process.events[0]["seconds"]
@@ -182,7 +187,7 @@ def goodput(events: Sequence[Event], records: Sequence[Mapping[str, Any]]) -> Go
         if place + 1 == len(processes):
             continue
         following = processes[place + 1]
-        reached = max(following.events[0].get("reached") or 0, *(event["step"] for event in process.events))
+        reached = max(following.events[0].get("reached") or 0, process.reached)
         steps_repeated += max(reached - following.first_step, 0)
         if process.ended:  # asked to go on with a finished run: the time between is nobody's
             continue

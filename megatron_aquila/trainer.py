@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -310,6 +311,11 @@ class Trainer:
     def _limited(self, phase: str, step: int) -> AbstractContextManager[None]:
         return self.watchdog.phase(phase, step, self.settings.resilience.step_timeout)
 
+    def _part(self, phase: str, *, save: bool) -> AbstractContextManager[None]:
+        """Around a part of what takes long beside the steps: signals are heeded before it, the watchdog sees it."""
+        self._heed_signals(save=save)
+        return self._limited(phase, self.step)
+
     def _compare_replicas(self) -> None:
         every = self.settings.resilience.replica_check_every
         if not every or self.step % every:
@@ -336,8 +342,7 @@ class Trainer:
         with self.events.timed("evaluated", self.step):
             gather_parameters(self.chunks)
             for number in range(data.steps if wanted is None else min(wanted, data.steps)):
-                self._heed_signals(save=True)
-                with self._limited("evaluation", self.step):
+                with self._part("evaluation", save=True):
                     report = self._run_schedule(self._micro_batches(data, number), forward_only=True)
                 count += report.count
                 for name, value in report.means.items():
@@ -346,11 +351,7 @@ class Trainer:
 
     def _ask(self, *, save: bool) -> str:
         """Put the questions; what became worse of general ability, or nothing. `save`: before a signal ends the run."""
-
-        def part() -> AbstractContextManager[None]:
-            self._heed_signals(save=save)
-            return self._limited("questions", self.step)
-
+        part = partial(self._part, "questions", save=save)
         with self.events.timed("questions", self.step):
             gather_parameters(self.chunks)
             standings = self.questions.ask(self.chunks, self.device, self.step, part)

@@ -27,7 +27,7 @@ def begun_twice(place: Workplace, case: object, draw: random.Random) -> Result:
     fault = Fault(MOMENTS[moment], freeze, draw.randint(2, 4), None)
     first = place.start(output, layout, faults=[fault])
     try:
-        _stopped(first)
+        _wait_until_stopped(first)
         second = place.train_at(place.recipe(output, layout), output.with_suffix(".second.json"), layout)
     finally:
         first.send(signal.SIGCONT)
@@ -40,7 +40,7 @@ def begun_twice(place: Workplace, case: object, draw: random.Random) -> Result:
     return Result((layout.size,), repeated(output), difference(output, place.reference(layout), exact=True))
 
 
-def _stopped(running: RanksRunning) -> None:
+def _wait_until_stopped(running: RanksRunning) -> None:
     deadline = time.monotonic() + 120
     while any(psutil.Process(process.pid).status() != psutil.STATUS_STOPPED for process in running.processes):
         assert time.monotonic() < deadline and all(process.is_alive() for process in running.processes)
